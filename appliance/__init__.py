@@ -1,0 +1,1 @@
+"""The box as a library: everything that services share. Imports nothing from ``services``."""

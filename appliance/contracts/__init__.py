@@ -1,0 +1,1 @@
+"""What services promise each other: Protocols and frozen values, one folder per area and version."""
