@@ -1,0 +1,276 @@
+"""Relational storage: opens the database of a service and brings its tables to the version the code needs.
+
+Owns: connection settings, transactions, schema versions, translation of driver errors.
+Does not own: any table. All SQL that only one database understands lives in this module.
+
+How a service declares its tables (see ``appliance/identity`` for a whole example):
+
+1. ``tables.py`` describes them with SQLAlchemy Core (``sa.Table`` on a module-level ``sa.MetaData``); queries use
+   these objects.
+2. ``migrations/__init__.py`` (a package, so that wheels carry it) and one module per change, ``v0001_<what>.py``::
+
+       import sqlalchemy as sa
+       from alembic import op
+
+       revision = "0001"
+       down_revision = None
+
+       def upgrade() -> None:
+           op.create_table("threads", sa.Column("id", sa.String(40), primary_key=True), ...)
+
+   Migrations are append-only and never import ``tables.py`` (which moves on). All missing ones run inside one
+   transaction, on SQLite too. Give every column its type, foreign keys as well.
+   Changing a column on SQLite: ``with op.batch_alter_table("threads") as batch: ...``.
+3. ``tables.py`` also says which version the code needs::
+
+       SCHEMA = Schema(name="threads", migrations="services.gateway.migrations", head="0002")
+
+4. ``bootstrap.py`` opens it, uses it, and disposes of it::
+
+       engine = await open_database(home / "threads.db", SCHEMA)
+       async with reading(engine) as connection: rows = (await connection.execute(sa.select(...))).all()
+       async with writing(engine) as connection: await connection.execute(sa.insert(...))   # commits at the end
+       await engine.dispose()
+
+Several schemas may share one database: each keeps its version in a table of its own, ``<name>_schema_version``.
+Alembic is imported only when a schema is behind, so a start on current tables costs one SELECT per schema.
+
+Take one connection at a time: the pool is bounded, a coroutine that holds one and asks for a second can wait for
+itself.
+Never await anything slow inside ``writing``: on SQLite it holds the only write lock of the file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from appliance.kit.errors import ApplianceError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+POOL_SIZE: Final = 6
+POOL_TIMEOUT_SECONDS: Final = 30.0
+BUSY_TIMEOUT_SECONDS: Final = 10.0
+_WRITES: Final = "appliance_writes"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of one owner.
+
+    Attributes:
+        name: ``[a-z_]+``, unique in the house; names the version table.
+        migrations: dotted name of the package that holds the Alembic revisions.
+        head: revision that this code needs; a test proves it is the last one in ``migrations``.
+    """
+
+    name: str
+    migrations: str
+    head: str
+
+    @property
+    def version_table(self) -> str:
+        """Table that holds the applied revision in its one row."""
+        return f"{self.name}_schema_version"
+
+
+async def open_database(location: Path | str, *schemas: Schema, pool_size: int = POOL_SIZE) -> AsyncEngine:
+    """Open a database and bring ``schemas`` to their heads.
+
+    Args:
+        location: path of an SQLite file (made with mode 0600 when absent), or a SQLAlchemy URL with an async driver
+            (``postgresql+asyncpg://…``).
+        schemas: what must be current before this returns.
+        pool_size: most connections open at once; there is no overflow.
+
+    Raises:
+        ApplianceError: ``home_invalid`` when the file cannot be opened or was written by newer code; ``disk_full``;
+            ``unavailable`` when another process holds the lock for longer than the busy timeout.
+    """
+    engine = (
+        _sqlite_engine(location, pool_size)
+        if isinstance(location, Path)
+        else create_async_engine(
+            location, pool_size=pool_size, max_overflow=0, pool_timeout=POOL_TIMEOUT_SECONDS, pool_pre_ping=True
+        )
+    )
+    try:
+        for schema in schemas:
+            await migrate(engine, schema)
+    except BaseException:
+        await engine.dispose()
+        raise
+    return engine
+
+
+async def migrate(engine: AsyncEngine, schema: Schema) -> None:
+    """Bring ``schema`` to its head; one SELECT when it is there already. Safe to race from several processes."""
+    async with reading(engine) as connection:
+        current = await connection.run_sync(_applied, schema)
+    if current == schema.head:
+        return
+    async with writing(engine) as connection:
+        await connection.run_sync(_upgrade, schema)
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Give one connection with one consistent snapshot. Driver errors come out as ApplianceError."""
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    except (DBAPIError, PoolTimeoutError) as error:
+        raise _translated(error) from error
+
+
+@asynccontextmanager
+async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a write transaction: it commits when the block ends and rolls back when it raises.
+
+    On SQLite it takes the write lock at once (BEGIN IMMEDIATE), so what is read inside cannot change before the commit
+    and a busy neighbour is waited for rather than failed on. IntegrityError passes as it is: only the caller knows
+    what it means.
+
+    Raises:
+        ApplianceError: ``disk_full``, ``unavailable``, ``home_invalid``.
+        sqlalchemy.exc.IntegrityError: a constraint of the tables refused the change.
+    """
+    try:
+        async with engine.execution_options(**{_WRITES: True}).begin() as connection:
+            yield connection
+    except (DBAPIError, PoolTimeoutError) as error:
+        if isinstance(error, sa.exc.IntegrityError):
+            raise
+        raise _translated(error) from error
+
+
+async def change_counter(connection: AsyncConnection) -> int | None:
+    """Return a number that changes when *another* connection commits (SQLite ``data_version``).
+
+    Only comparable between calls on the same connection. None where the database has no such thing: ask a row instead.
+    """
+    if connection.dialect.name != "sqlite":
+        return None
+    return int((await connection.exec_driver_sql("PRAGMA data_version")).scalar_one())
+
+
+def _sqlite_engine(path: Path, pool_size: int) -> AsyncEngine:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # -wal and -shm inherit the mode
+    except OSError as error:
+        raise ApplianceError(
+            "home_invalid",
+            f"cannot open the database {path.name}: {error.strerror}",
+            hint=f"check that {path.parent} exists and belongs to the user who runs the box",
+            path=str(path),
+        ) from error
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{path}",
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        connect_args={"timeout": BUSY_TIMEOUT_SECONDS},
+    )
+    sa.event.listen(engine.sync_engine, "connect", _configure_sqlite)
+    sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    """Durable commits (FULL: a power cut loses nothing acknowledged), readers that never block the writer."""
+    connection.isolation_level = None  # sqlite3 must not begin or commit on its own: DDL is transactional only then
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={int(BUSY_TIMEOUT_SECONDS * 1000)}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "wal_autocheckpoint=1000",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _applied(connection: Connection, schema: Schema) -> str | None:
+    if not sa.inspect(connection).has_table(schema.version_table):
+        return None
+    table = sa.table(schema.version_table, sa.column("version_num"))
+    value = connection.execute(sa.select(table.c.version_num)).scalar()
+    return None if value is None else str(value)
+
+
+def _upgrade(connection: Connection, schema: Schema) -> None:
+    """Run the missing revisions inside the caller's transaction, which holds the write lock."""
+    from alembic.config import Config  # noqa: PLC0415 - 0.2 s that a current schema must not pay
+    from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    spec = importlib.util.find_spec(schema.migrations)
+    if spec is None or not spec.submodule_search_locations:
+        raise ApplianceError("internal", f"no migrations package {schema.migrations}", hint="reinstall the appliance")
+    folder = spec.submodule_search_locations[0]
+    script = ScriptDirectory(folder, version_locations=[folder])
+    applied = _applied(connection, schema)  # another process may have been faster while we waited for the lock
+    known = {revision.revision for revision in script.walk_revisions()}
+    if applied is not None and applied not in known:
+        raise ApplianceError(
+            "home_invalid",
+            f"the {schema.name} tables have version {applied}, which this release does not know",
+            hint="start the release that wrote them, or restore the backup made before the upgrade",
+        )
+    with EnvironmentContext(
+        Config(),
+        script,
+        fn=lambda revision, _: script._upgrade_revs(schema.head, revision),  # noqa: SLF001 - as alembic.command does
+        destination_rev=schema.head,
+    ) as environment:
+        environment.configure(connection=connection, version_table=schema.version_table, render_as_batch=True)
+        environment.run_migrations()
+
+
+def _translated(error: DBAPIError | PoolTimeoutError) -> ApplianceError:
+    text = str(getattr(error, "orig", None) or error)
+    if "disk is full" in text or "No space left" in text:
+        return ApplianceError(
+            "disk_full", "the disk is full, nothing was changed", hint="free space in the appliance home", cause=text
+        )
+    if "locked" in text or isinstance(error, PoolTimeoutError):
+        return ApplianceError(
+            "unavailable",
+            "the database is busy",
+            hint="try again; if it lasts, look for a stuck process that uses the appliance home",
+            cause=text,
+        )
+    if (
+        "unable to open" in text
+        or "not a database" in text
+        or "malformed" in text
+        or "readonly" in text
+        or "disk I/O" in text
+    ):
+        return ApplianceError(
+            "home_invalid",
+            "the database file cannot be used",
+            hint="check disk and permissions (appliance doctor), then restore the last backup",
+            cause=text,
+        )
+    return ApplianceError("internal", "the database refused a statement", hint="send the log to support", cause=text)
