@@ -1,0 +1,44 @@
+# The two commands: `make up` and `make test`. Everything else is for people who build or measure the box.
+SHELL := /bin/bash
+export APPLIANCE_HOME ?= $(CURDIR)/var
+PORT ?= 8080
+HOST ?= 127.0.0.1
+VENV ?= $(CURDIR)/.venv
+PY := $(VENV)/bin/python
+export PATH := $(VENV)/bin:$(PATH)
+BENCH_ARGS := $(if $(JSON),--json $(JSON)) $(if $(DATA),--data $(DATA))
+
+.PHONY: help up down setup setup-test test lint bench lock clean
+
+help: ## what there is
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## install only: environment, pinned packages, models (no torch)
+	@scripts/setup.sh runtime
+
+setup-test: ## what the tests need on top (Debian packages by apt when root)
+	@scripts/setup.sh test
+
+up: setup ## start the box: PORT=8080 HOST=127.0.0.1 DETACH=1 DEMO=1
+	@appliance up --host $(HOST) --port $(PORT) $(if $(DETACH),--detach) $(if $(DEMO),--demo)
+
+down: ## stop the box of $APPLIANCE_HOME
+	@appliance down
+
+test: setup-test ## everything CI runs, within 10 minutes on 2 cores
+	@scripts/test.sh
+
+lint: setup-test ## ruff, mypy, import-linter
+	@scripts/lint.sh
+
+bench: setup-test ## every benchmark; each also as `make bench-NAME [JSON=FILE] [DATA=DIR]`
+	@for name in $$($(PY) -m bench.list); do echo "== $$name"; $(MAKE) --no-print-directory bench-$$name || exit $$?; done
+
+bench-%: setup-test
+	@$(PY) -m bench.$(subst -,_,$*) $(BENCH_ARGS)
+
+lock: ## resolve pyproject.toml into requirements/*.lock again (needs `uv` from the package index)
+	@scripts/lock.sh
+
+clean: ## remove the environment and caches (never the home)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
