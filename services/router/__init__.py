@@ -1,0 +1,1 @@
+"""From a question to the model that answers it, with its sources: the chat path."""

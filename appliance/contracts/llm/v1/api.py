@@ -38,9 +38,13 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """The exact span behind ``[number]``: offsets into ``passages[number-1].text``."""
+    """The exact span behind ``[number]`` in the answer: ``passages[passage - 1].text[start:end]``.
+
+    A model that quotes numbers its quotes itself; one that does not cites passages, ``[n]`` = passage ``n``.
+    """
 
     number: int
+    passage: int
     start: int
     end: int
 
@@ -63,7 +67,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Quotes:
-    """Spans that the model vouches for; may come before or after the tokens that cite them."""
+    """Spans that the model vouches for; they come before the tokens that cite them."""
 
     quotes: tuple[Quote, ...]
 

@@ -23,7 +23,6 @@ class Passage:
         text: exactly ``document_text[start:end]``.
         score: final ranking score, comparable within one result only.
         legs: score by leg (``dense`` cosine, ``bm25``, ``fusion``, ``rerank``), those that saw the chunk.
-        terms: analysed terms of the chunk (stems), for ranking and reading.
     """
 
     chunk_id: int
@@ -38,7 +37,6 @@ class Passage:
     text: str
     score: float = 0.0
     legs: Mapping[str, float] = field(default_factory=dict)
-    terms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

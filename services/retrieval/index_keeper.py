@@ -1,0 +1,131 @@
+"""Keeps the two indexes equal to the catalogue, whatever happens in between.
+
+Order of every change: catalogue first (one transaction), then the index, then the note that the index has it. One lock serialises
+index changes, and under that lock only chunks that still have a row are added. So a power cut or a racing delete leaves either
+nothing, or a note of what is owed: a ``garbage`` row or a chunk that is not ``embedded``. :meth:`reconcile` pays debts at start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from appliance.contracts.embed.v1.api import Encoder
+from appliance.kit.errors import ApplianceError
+from appliance.kit.logging import get_logger
+from services.retrieval.domain import IndexEntry
+from services.retrieval.presence import Presence
+from services.retrieval.qdrant_vector_index import QdrantVectorIndex
+from services.retrieval.sqlalchemy_chunks import SqlChunks, Unembedded
+from services.retrieval.tantivy_text_index import TantivyTextIndex
+
+log = get_logger(__name__)
+_EMBED_BATCH: Final = 64
+_REBUILD_BATCH: Final = 2_000
+_RETRY_SECONDS: Final = 5.0
+
+
+class IndexKeeper:
+    """The only writer of both indexes."""
+
+    def __init__(self, chunks: SqlChunks, text: TantivyTextIndex, vectors: QdrantVectorIndex | None, encoder: Encoder | None, presence: Presence) -> None:
+        self._chunks = chunks
+        self._text = text
+        self._vectors = vectors
+        self._encoder = encoder
+        self._presence = presence
+        self._lock = asyncio.Lock()
+        self._waiting: list[tuple[Sequence[IndexEntry], asyncio.Future[None]]] = []
+        self._unembedded = asyncio.Event()
+        self._unembedded.set()
+
+    async def reconcile(self) -> None:
+        """Bring both indexes to what the catalogue says. Run once at start, before the first search."""
+        await self._chunks.discard_unfinished()
+        await self.collect_garbage()
+        live, embedded = await self._chunks.totals()
+        if await asyncio.to_thread(self._text.count) != live:
+            await self._rebuild_text(live)
+        if self._vectors is not None and await asyncio.to_thread(self._vectors.count) != embedded:
+            log.warning("vector_index_rebuild", chunks=live)
+            await self._chunks.forget_vectors()
+        await self._presence.refresh()
+
+    async def _rebuild_text(self, live: int) -> None:
+        log.warning("text_index_rebuild", chunks=live)
+        await asyncio.to_thread(self._text.clear)
+        async for batch in self._chunks.all_entries(_REBUILD_BATCH):
+            await asyncio.to_thread(self._text.add, batch)
+
+    async def add_text(self, entries: Sequence[IndexEntry]) -> None:
+        """Make chunks findable by BM25. Calls that wait for the lock together share one index commit (group commit)."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((entries, done))
+        async with self._lock:
+            if not self._waiting:
+                return await done
+            batch, self._waiting = self._waiting, []
+            await self._commit(batch)
+        return await done
+
+    async def _commit(self, batch: Sequence[tuple[Sequence[IndexEntry], asyncio.Future[None]]]) -> None:
+        try:
+            entries = [entry for part, _ in batch for entry in part]
+            there = await self._chunks.still_there([entry.chunk_id for entry in entries])
+            await asyncio.to_thread(self._text.add, [entry for entry in entries if entry.chunk_id in there])
+        except BaseException as exc:
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(exc if isinstance(exc, Exception) else ApplianceError("cancelled", "the box is stopping"))
+            raise
+        for _, done in batch:
+            if not done.done():
+                done.set_result(None)
+
+    def wake_embedder(self) -> None:
+        """There are new live chunks without vectors."""
+        self._unembedded.set()
+
+    async def collect_garbage(self) -> None:
+        """Remove from both indexes what the catalogue has dropped; returns when it is gone durably."""
+        async with self._lock:
+            while ids := await self._chunks.garbage():
+                await asyncio.to_thread(self._text.remove, ids)
+                if self._vectors is not None:
+                    await asyncio.to_thread(self._vectors.remove, ids)
+                await self._chunks.clear_garbage(ids)
+
+    async def run_embedder(self) -> None:
+        """Give vectors to chunks that have none, for ever; off the path of ingest, giving way to queries."""
+        if self._encoder is None or self._vectors is None:
+            return
+        while True:
+            await self._unembedded.wait()
+            self._unembedded.clear()
+            try:
+                while batch := await self._chunks.unembedded(_EMBED_BATCH):
+                    await self._embed(batch, self._encoder, self._vectors)
+                await self._grow_graph(self._vectors)
+            except Exception:  # the loop must survive whatever one batch does; nothing is lost, it is tried again
+                log.exception("embedding_failed")
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._unembedded.set()
+
+    async def _embed(self, batch: Sequence[Unembedded], encoder: Encoder, index: QdrantVectorIndex) -> None:
+        vectors = await encoder.embed([item.text for item in batch], background=True)
+        async with self._lock:
+            there = await self._chunks.still_there([item.entry.chunk_id for item in batch])
+            kept = [position for position, item in enumerate(batch) if item.entry.chunk_id in there]
+            entries = [batch[position].entry for position in kept]
+            if entries:
+                await asyncio.to_thread(index.add, entries, vectors[np.array(kept)])
+                await self._chunks.mark_embedded([entry.chunk_id for entry in entries])
+
+    async def _grow_graph(self, index: QdrantVectorIndex) -> None:
+        if await asyncio.to_thread(index.needs_graph):
+            log.info("vector_graph_build_started")
+            await asyncio.to_thread(index.build_graph)
+            log.info("vector_graph_build_done")

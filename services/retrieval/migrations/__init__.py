@@ -1,0 +1,1 @@
+"""Schema changes of the document catalogue, in order; append-only."""

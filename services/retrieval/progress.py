@@ -1,0 +1,46 @@
+"""Who has come how far: the latest progress of each document in work, for people who watch. In memory; bounded by the work queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from appliance.contracts.retrieval.v1.documents import Progress
+
+
+class ProgressBoard:
+    """Latest-value broadcast: watchers may miss steps, never the last one."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, Progress] = {}
+        self._changed: dict[str, asyncio.Event] = {}
+
+    def post(self, document_id: str, progress: Progress) -> None:
+        """Publish the state of a document."""
+        self._latest[document_id] = progress
+        self._wake(document_id)
+
+    def latest(self, document_id: str) -> Progress | None:
+        """What was posted last; None when the document is not in work (the catalogue knows then)."""
+        return self._latest.get(document_id)
+
+    def settle(self, document_id: str) -> None:
+        """The document left the queue: the catalogue speaks for it from now on."""
+        self._latest.pop(document_id, None)
+        self._wake(document_id)
+
+    def _wake(self, document_id: str) -> None:
+        event = self._changed.pop(document_id, None)
+        if event is not None:
+            event.set()
+
+    async def changes(self, document_id: str, *, poll_seconds: float = 1.0) -> AsyncIterator[None]:
+        """Yield at once, after every change, and every ``poll_seconds`` (embedding moves without posting)."""
+        while True:
+            event = self._changed.setdefault(document_id, asyncio.Event())
+            yield
+            try:
+                async with asyncio.timeout(poll_seconds):
+                    await event.wait()
+            except TimeoutError:
+                continue
