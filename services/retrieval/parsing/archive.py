@@ -1,0 +1,80 @@
+"""Look at an Office file as the ZIP archive that it is, before any library unpacks it.
+
+Invariants, checked before and while inflating:
+  1. The central directory names no more entries, bytes or ratio than the limits allow.
+  2. No entry is encrypted and no entry inflates past what the directory promised.
+  3. No XML part has a document type declaration: Office never writes one, entity bombs need one.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Final
+
+from services.retrieval.parsing import failures
+from services.retrieval.parsing.limits import ParseLimits
+
+_PIECE: Final = 256 * 1024
+_ENCRYPTED_FLAG: Final = 0x1
+_DOCTYPES: Final = tuple(b"<!DOCTYPE".decode().encode(code) for code in ("utf-8", "utf-16-le", "utf-16-be"))
+_OVERLAP: Final = max(map(len, _DOCTYPES))
+_XML_SUFFIXES: Final = (".xml", ".rels", ".vml")
+_BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, RuntimeError)
+
+
+def read_member(path: Path, name: str, limit: int) -> bytes | None:
+    """First ``limit`` bytes of one entry; None when it is absent or unreadable."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(name) as source:
+            return source.read(limit)
+    except (*_BROKEN, KeyError):
+        return None
+
+
+def screen_archive(path: Path, limits: ParseLimits) -> None:
+    """Check the invariants above for the file at ``path``.
+
+    Raises:
+        ApplianceError: ``document_bomb``, ``document_encrypted`` or ``document_corrupt``.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check_directory(members, limits)
+            for member in members:
+                if member.filename.lower().endswith(_XML_SUFFIXES):
+                    with archive.open(member) as source:
+                        _check_xml(source, member)
+    except _BROKEN as error:
+        raise failures.corrupt("its ZIP container cannot be unpacked") from error
+
+
+def _check_directory(members: list[zipfile.ZipInfo], limits: ParseLimits) -> None:
+    if len(members) > limits.archive_members:
+        raise failures.bomb(f"it holds {len(members):,} parts, more than {limits.archive_members:,}")
+    if any(member.flag_bits & _ENCRYPTED_FLAG for member in members):
+        raise failures.encrypted("the document")
+    total = sum(member.file_size for member in members)
+    if total > limits.archive_bytes:
+        raise failures.bomb(f"it unpacks to {total:,} bytes, more than {limits.archive_bytes:,}")
+    for member in members:
+        ratio = member.file_size / max(1, member.compress_size)
+        if member.file_size > limits.archive_ratio_from_bytes and ratio > limits.archive_ratio:
+            raise failures.bomb(f"one of its parts is packed {ratio:,.0f} times")
+
+
+def _check_xml(source: IO[bytes], member: zipfile.ZipInfo) -> None:
+    """Inflate one part piece by piece, counting, and look for a document type declaration."""
+    seen = 0
+    tail = b""
+    while piece := source.read(_PIECE):
+        seen += len(piece)
+        if seen > member.file_size:
+            raise failures.bomb("one of its parts is larger than its directory says")
+        window = tail + piece
+        if b"<!" in window or b"!\x00" in window or b"\x00!" in window:
+            if any(mark in window for mark in _DOCTYPES):
+                raise failures.bomb("its XML declares entities, which Office files never do")
+        tail = window[-_OVERLAP:]
