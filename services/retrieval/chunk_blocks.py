@@ -168,11 +168,11 @@ def _items(text: str, block: Block) -> Iterator[Span]:
     """List items with their continuation lines."""
     start = end = block.start
     for left, right in _lines(text[block.start : block.end]):
-        left, right = left + block.start, right + block.start
-        if left > block.start and _ITEM.match(text, left, right):
+        begin = left + block.start
+        if begin > block.start and _ITEM.match(text, begin, right + block.start):
             yield start, end
-            start = left
-        end = right
+            start = begin
+        end = right + block.start
     yield start, end
 
 
@@ -190,8 +190,7 @@ def _sentences(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _ends_sentence(text: str, start: int, stop: int, end: int) -> bool:
-    """Whether the stop before ``stop`` ends a sentence: a capital, digit or opening sign follows, and the word
-    before it is no abbreviation."""
+    """Whether the stop before ``stop`` ends a sentence: no small letter follows and no abbreviation precedes."""
     following = text[stop : min(end, stop + 8)].lstrip()
     if following and following[0].islower():
         return False

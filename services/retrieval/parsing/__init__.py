@@ -1,0 +1,1 @@
+"""Documents into Markdown, each in a worker process with limits; nothing here trusts a file."""

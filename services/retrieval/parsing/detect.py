@@ -6,6 +6,7 @@ Cheap (reads the first kilobytes and, for Office files, one small entry), so the
 from __future__ import annotations
 
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,9 @@ _DIRECTORY_BYTES: Final = 1024 * 1024
 _OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLE_ENCRYPTED: Final = "EncryptedPackage".encode("utf-16-le")
 _ZIP: Final = (b"PK\x03\x04", b"PK\x05\x06")
-_HTML_START: Final = re.compile(r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S)
+_HTML_START: Final = re.compile(r"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_PROLOGUE: Final = (("<!--", "-->"), ("<?", "?>"))
+_PROLOGUE_WITHIN: Final = 4096
 _BY_SUFFIX: Final = {
     ".pdf": PDF,
     ".docx": DOCX,
@@ -125,8 +128,6 @@ def _office_type(path: Path) -> str:
 
 
 def _refuse_plain_zip(path: Path) -> None:
-    import zipfile
-
     if zipfile.is_zipfile(path):
         raise failures.unsupported("a ZIP archive", "unpack it and upload the documents in it")
     raise failures.corrupt("its ZIP container is incomplete")
@@ -146,9 +147,21 @@ def _by_text(head: bytes, promised: str | None) -> str:
     text = decode_text(_whole_characters(head)).text
     if promised in {PDF, DOCX, XLSX, PPTX}:
         raise failures.corrupt("its content is not what its name says")
-    if _HTML_START.match(text[:4096]):
+    if _HTML_START.match(_after_prologue(text[:_PROLOGUE_WITHIN])):
         return HTML
     return promised or TEXT
+
+
+def _after_prologue(text: str) -> str:
+    """What follows leading comments and processing instructions; a loop, because a pattern could be made to hang."""
+    at = 0
+    while True:
+        at += len(text[at:]) - len(text[at:].lstrip())
+        ends = [end for mark, end in _PROLOGUE if text.startswith(mark, at)]
+        stop = text.find(ends[0], at) if ends else -1
+        if stop < 0:
+            return text[at:]
+        at = stop + len(ends[0])
 
 
 def _whole_characters(head: bytes) -> bytes:

@@ -15,8 +15,8 @@ import docx
 from services.retrieval.parsing import failures, markdown
 from services.retrieval.parsing.archive import screen_archive
 from services.retrieval.parsing.detect import DOCX
-from services.retrieval.parsing.docx_numbering import Numbering
 from services.retrieval.parsing.document import ParsedDocument, ParsedPage
+from services.retrieval.parsing.docx_numbering import Numbering
 from services.retrieval.parsing.limits import ParseLimits
 from services.retrieval.parsing.markdown import Blocks
 from services.retrieval.parsing.normalise import clean_text, language_of, one_line, tidy_markdown
@@ -81,7 +81,7 @@ class _DocxReader:
             part = getattr(section, which)
             if part.is_linked_to_previous:
                 continue
-            text = one_line(" ".join(_text(item) for item in part._element.iter(f"{W}p")))  # noqa: SLF001 -- order with tables
+            text = one_line(" ".join(_text(item) for item in part._element.iter(f"{W}p")))  # noqa: SLF001 -- the only way to its tables
             if len(text) > 3 and text not in seen:
                 seen.add(text)
                 self._blocks.add(text)

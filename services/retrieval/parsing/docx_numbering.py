@@ -58,8 +58,10 @@ class Numbering:
                     self._restarted.add(number_id)
 
     def label(self, number_id: str, depth: int) -> str | None:
-        """The label of the next paragraph of list ``number_id`` at ``depth``: ``-`` for bullets, ``5.2.`` for
-        numbers, None when the list is not defined (Word shows no number either)."""
+        """The label of the next paragraph of list ``number_id`` at ``depth``.
+
+        ``-`` for bullets, ``5.2.`` for numbers, None when the list is not defined (Word shows no number either).
+        """
         abstract = self._abstract_of.get(number_id, "")
         levels = self._levels.get(abstract, {})
         level = levels.get(depth)

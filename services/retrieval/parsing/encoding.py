@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from services.retrieval.parsing import failures
@@ -140,6 +141,6 @@ def _word_likeness(word: str) -> float:
     if not cyrillic:  # Latin with accents: mostly ASCII letters, and small letters after the first
         return 1.0 * ascii_letters - 1.5 * foreign if ascii_letters >= foreign else -1.0 * foreign
     score = sum(_RANK_SCORE[char.lower()] for char in word)
-    rising = sum(a.islower() and b.isupper() for a, b in zip(word, word[1:], strict=False))
+    rising = sum(a.islower() and b.isupper() for a, b in pairwise(word))
     shape = 0.5 * len(word) if word[1:].islower() or word.isupper() else 0.0
     return score + shape - 3.0 * rising - (0.3 * len(word) if word.isupper() and len(word) > 1 else 0.0)

@@ -20,17 +20,78 @@ from services.retrieval.parsing.markdown import Blocks
 from services.retrieval.parsing.normalise import clean_text, language_of, one_line, tidy_markdown
 from services.retrieval.parsing.reporting import Report
 
-_CHARSET: Final = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?\s*([\w-]{2,20})""", re.I)
+_CHARSET: Final = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?\s*([\w-]{2,20})""", re.IGNORECASE)
 _CHARSET_WITHIN: Final = 4096
 _DROPPED: Final = frozenset(
-    "script style noscript template svg math iframe object embed canvas audio video head title select button input textarea nav".split()
+    [
+        "script",
+        "style",
+        "noscript",
+        "template",
+        "svg",
+        "math",
+        "iframe",
+        "object",
+        "embed",
+        "canvas",
+        "audio",
+        "video",
+        "head",
+        "title",
+        "select",
+        "button",
+        "input",
+        "textarea",
+        "nav",
+    ]
 )
 _BLOCKS: Final = frozenset(
-    "p div section article main header footer aside blockquote pre address figure figcaption form fieldset dl dt dd "
-    "ul ol li table thead tbody tfoot tr td th caption body html hr h1 h2 h3 h4 h5 h6 details summary center".split()
+    [
+        "p",
+        "div",
+        "section",
+        "article",
+        "main",
+        "header",
+        "footer",
+        "aside",
+        "blockquote",
+        "pre",
+        "address",
+        "figure",
+        "figcaption",
+        "form",
+        "fieldset",
+        "dl",
+        "dt",
+        "dd",
+        "ul",
+        "ol",
+        "li",
+        "table",
+        "thead",
+        "tbody",
+        "tfoot",
+        "tr",
+        "td",
+        "th",
+        "caption",
+        "body",
+        "html",
+        "hr",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "details",
+        "summary",
+        "center",
+    ]
 )
 _HEADINGS: Final = {f"h{level}": level for level in range(1, 7)}
-_HIDDEN_STYLE: Final = re.compile(r"(display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
+_HIDDEN_STYLE: Final = re.compile(r"(display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _MAX_LIST_DEPTH: Final = 8
 _ENDS: Final = object()
 

@@ -41,7 +41,7 @@ class Recogniser:
         if program is None:
             return None
         try:
-            listed = subprocess.run(  # noqa: S603 -- fixed arguments
+            listed = subprocess.run(  # fixed arguments
                 [program, "--list-langs"], capture_output=True, timeout=_LIST_SECONDS, check=False, text=True
             )
         except (OSError, subprocess.TimeoutExpired):
@@ -59,7 +59,7 @@ class Recogniser:
         command = [self.program, "stdin", "stdout", "-l", "+".join(self.languages)]
         environment = {**os.environ, "OMP_THREAD_LIMIT": "1"}
         try:
-            done = subprocess.run(  # noqa: S603 -- fixed arguments, the picture goes to stdin
+            done = subprocess.run(  # fixed arguments, the picture goes to stdin
                 command, input=_picture(page), capture_output=True, timeout=seconds, check=True, env=environment
             )
         except (OSError, subprocess.SubprocessError):

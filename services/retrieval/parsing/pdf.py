@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import pypdfium2  # type: ignore[import-untyped]
-import pypdfium2.raw as pdfium  # type: ignore[import-untyped]
+import pypdfium2
+import pypdfium2.raw as pdfium
 
 from services.retrieval.parsing import failures
 from services.retrieval.parsing.detect import PDF
@@ -133,9 +133,7 @@ class _PdfReader:
                 names = ", ".join(self.recogniser.missing)
                 self.report.warn(None, "ocr_language_missing", f"Tesseract has no data for: {names}")
         if self.recogniser is None:
-            self.report.warn(
-                number, "ocr_unavailable", "this page is a picture and Tesseract is not installed, so it was not read"
-            )
+            self.report.warn(number, "ocr_unavailable", "this page is a picture and Tesseract is not installed, so it was not read")
             return _Page(lines)
         self.report.recognising()
         text = self.recogniser.read(page, self.limits.ocr_page_seconds)

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from services.retrieval.parsing.markdown import heading
@@ -85,7 +86,7 @@ def flow(lines: Sequence[Line], sizes: Sizes) -> list[str]:
 
 def _usual_pitch(lines: Sequence[Line]) -> float:
     """Commonest distance between neighbouring baselines, in points."""
-    steps = Counter(round(a.bottom - b.bottom) for a, b in zip(lines, lines[1:], strict=False) if a.bottom > b.bottom)
+    steps = Counter(round(a.bottom - b.bottom) for a, b in pairwise(lines) if a.bottom > b.bottom)
     return float(steps.most_common(1)[0][0]) if steps else 0.0
 
 

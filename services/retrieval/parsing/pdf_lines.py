@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import pypdfium2.raw as pdfium  # type: ignore[import-untyped]
+import pypdfium2.raw as pdfium
 
 from services.retrieval.parsing.normalise import squeeze_spaces
 
@@ -102,8 +102,7 @@ def without_running(lines: Sequence[Line], running: frozenset[str], first_page: 
     return [
         line
         for line in lines
-        if id(line) not in edges
-        or not (_PAGE_NUMBER.fullmatch(line.text) or (masked(line.text) in running and not first_page))
+        if id(line) not in edges or not (_PAGE_NUMBER.fullmatch(line.text) or (masked(line.text) in running and not first_page))
     ]
 
 

@@ -15,10 +15,10 @@ from services.retrieval.parsing.normalise import clean_text, language_of, one_li
 from services.retrieval.parsing.reporting import Report
 
 _MOST_HEADING: Final = 80
-_FRONT_MATTER: Final = re.compile(r"\A---[ \t]*\n(.{0,20000}?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S)
-_FIELD: Final = re.compile(r"^title\s*:\s*(.{1,300})$", re.M | re.I)
-_ATX: Final = re.compile(r"^#\s+(.{1,300}?)\s*#*$", re.M)
-_SETEXT: Final = re.compile(r"^(?P<text>[^\s#>|=\-+*][^\n]{0,200})\n(?P<line>=+|-{3,})[ \t]*$", re.M)
+_FRONT_MATTER: Final = re.compile(r"\A---[ \t]*\n(.{0,20000}?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_FIELD: Final = re.compile(r"^title\s*:\s*(.{1,300})$", re.MULTILINE | re.IGNORECASE)
+_ATX: Final = re.compile(r"^#\s+(.{1,300}?)\s*#*$", re.MULTILINE)
+_SETEXT: Final = re.compile(r"^(?P<text>[^\s#>|=\-+*][^\n]{0,200})\n(?P<line>=+|-{3,})[ \t]*$", re.MULTILINE)
 _COMMENT: Final = "<!--"
 _COMMENT_END: Final = "-->"
 
@@ -46,12 +46,11 @@ def read_text(path: Path, limits: ParseLimits, report: Report) -> str:
 def parse_text(path: Path, limits: ParseLimits, report: Report) -> ParsedDocument:
     """Parse a plain text file; form feeds part pages, lines in capitals between blank lines are headings."""
     text = read_text(path, limits, report)
-    parts = [part for part in text.split("\f")[: limits.pages + 1]]
+    parts = text.split("\f")[: limits.pages + 1]
     if len(parts) > limits.pages:
         raise failures.too_long("the document", limits.pages, "pages")
     pages = tuple(
-        ParsedPage(number if len(parts) > 1 else None, tidy_markdown(_with_headings(clean_text(part))))
-        for number, part in enumerate(parts, start=1)
+        ParsedPage(number if len(parts) > 1 else None, tidy_markdown(_with_headings(clean_text(part)))) for number, part in enumerate(parts, start=1)
     )
     if not any(page.markdown for page in pages):
         raise failures.empty()

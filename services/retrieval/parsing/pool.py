@@ -60,9 +60,7 @@ class ParserPool:
         self._open = True
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Kill every worker and wait until each is gone."""
         self._open = False
         for _, timer in self._idle:
@@ -85,6 +83,8 @@ class ParserPool:
         Waits for a free worker. Cancelling the call kills the worker that has the document.
 
         Args:
+            path: readable by a worker.
+            name: only its suffix matters.
             on_progress: called on the event loop with pages done and in all; must not block.
 
         Raises:

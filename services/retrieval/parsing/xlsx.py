@@ -89,9 +89,7 @@ def _rows(sheet: Any, fill: Fill, budget: CellBudget) -> Iterator[list[str]]:
         yield texts
 
 
-def _fill_merged(
-    texts: list[str], number: int, fill: Fill, sources: set[tuple[int, int]], kept: dict[tuple[int, int], str]
-) -> None:
+def _fill_merged(texts: list[str], number: int, fill: Fill, sources: set[tuple[int, int]], kept: dict[tuple[int, int], str]) -> None:
     """Repeat the text of a merged area in its other cells, so that every row stands on its own."""
     for column, text in enumerate(texts, start=1):
         if (number, column) in sources:
@@ -142,7 +140,7 @@ def _shown(value: object, number_format: str) -> str:
 
 
 def _number(value: float, number_format: str) -> str:
-    section = number_format.split(";")[0]
+    section = number_format.split(";", maxsplit=1)[0]
     if "%" in section:
         return f"{_digits(round(value * 100, 6))}%"
     currency = _CURRENCY.search(section)
@@ -160,4 +158,3 @@ def _digits(value: float) -> str:
         return str(int(value)) if abs(value) < 1e15 else f"{value:.15g}"
     text = f"{value:.15g}"
     return text if "e" not in text else f"{value:.17f}".rstrip("0") if 1e-9 < abs(value) < 1 else text
-
