@@ -1,0 +1,104 @@
+"""Builds the gateway: ``create_app(dependencies, settings)`` returns one ASGI application.
+
+The way of a request: ``front`` (request id, authentication, limits, audit, metrics, errors) → a plain ASGI handler for the hot paths, or the
+FastAPI application for the rest → ports. The application's lifespan runs the background work of the gateway (token accounts).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from prometheus_client import CollectorRegistry
+
+from services.gateway.api import build_api
+from services.gateway.asgi import AsgiApp
+from services.gateway.authentication import Door
+from services.gateway.body_limit import BodyLimit
+from services.gateway.chat_completions import ChatCompletions
+from services.gateway.conversation import Conversation
+from services.gateway.front import Front, Handler
+from services.gateway.health import Health
+from services.gateway.limits import RateLimits, Slots
+from services.gateway.measures import GatewayMetrics
+from services.gateway.openapi import openapi_document
+from services.gateway.page import Page
+from services.gateway.ports import Dependencies
+from services.gateway.routes_documents import document_routes
+from services.gateway.routes_identity import identity_routes
+from services.gateway.routes_openai import file_routes, model_routes
+from services.gateway.routes_spaces import space_routes
+from services.gateway.routes_threads import thread_routes
+from services.gateway.settings import GatewaySettings
+from services.gateway.usage import UsageAccounts
+from services.gateway.ws_chat import ChatSocket
+
+
+def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: CollectorRegistry | None = None) -> AsgiApp:
+    """The gateway as an ASGI application.
+
+    Args:
+        dependencies: the rest of the house.
+        settings: limits.
+        registry: where the HTTP metrics are registered; a new one when None. ``/metrics`` shows the process-wide registry too.
+    """
+    metrics = GatewayMetrics(registry or CollectorRegistry())
+    limits = RateLimits(settings)
+    door = Door(dependencies.authenticator, dependencies.audit, limits)
+    chats = Slots(settings.max_chats_at_once, settings.max_chats_per_principal, "chats")
+    sockets = Slots(settings.max_websockets, settings.max_websockets, "sockets")
+    uploads = Slots(settings.max_uploads_at_once, settings.max_uploads_at_once, "uploads")
+    metrics.sessions.set_function(lambda: chats.in_flight + sockets.in_flight)
+    accounts = UsageAccounts(dependencies.usage, settings.usage_flush_seconds)
+    conversation = Conversation(dependencies.router, dependencies.models, dependencies.threads, accounts)
+    api = build_api(
+        [
+            identity_routes(dependencies.sessions, limits, accounts),
+            space_routes(dependencies),
+            document_routes(dependencies, uploads, settings),
+            thread_routes(dependencies),
+            model_routes(dependencies),
+            file_routes(dependencies, uploads, settings),
+        ]
+    )
+    health = Health(dependencies.readiness, dependencies.sessions, metrics, openapi_document(api), settings.readiness_timeout_seconds)
+    completions = ChatCompletions(door, limits, chats, conversation, settings)
+    socket = ChatSocket(door, limits, sockets, chats, conversation, settings)
+    return Front(
+        BodyLimit(api, settings.max_json_bytes),
+        _hot_paths(health, completions, Page(dependencies.page_folder)),
+        socket.handle,
+        door,
+        limits,
+        metrics,
+        lambda: _background(accounts),
+    )
+
+
+def _hot_paths(health: Health, completions: ChatCompletions, page: Page) -> dict[tuple[str, str], Handler]:
+    paths: dict[tuple[str, str], Handler] = {("POST", "/v1/chat/completions"): completions.handle}
+    readable: dict[str, Handler] = {
+        "/healthz": health.alive,
+        "/readyz": health.ready,
+        "/metrics": health.metrics,
+        "/.well-known/jwks.json": health.keys,
+        "/openapi.json": health.openapi,
+        **dict.fromkeys(page.paths, page.handle),
+    }
+    for path, handler in readable.items():
+        paths["GET", path] = paths["HEAD", path] = handler
+    return paths
+
+
+@asynccontextmanager
+async def _background(accounts: UsageAccounts) -> AsyncIterator[None]:
+    """Token accounts are written while the application lives, and once more when it ends."""
+    task = asyncio.create_task(accounts.run(), name="usage-accounts")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await accounts.flush()

@@ -1,0 +1,176 @@
+"""``POST /v1/chat/completions`` as plain ASGI: the hot path.
+
+Order: rate limit → read and decode → rights → the audit record begins → router → (record durable) → first byte. Nothing here uses pydantic
+or FastAPI. An error before the first byte is an ordinary error answer; after it, an ``error`` event ends the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, DoneEvent, TokenEvent
+from appliance.identity.principal import Principal
+from appliance.kit.errors import ApplianceError
+from appliance.kit.logging import get_logger
+from services.gateway import sse
+from services.gateway.annotations import file_citations
+from services.gateway.asgi import Exchange, Gone, encode_json
+from services.gateway.authentication import ALLOWED, DENIED, Door, client_address, forget, spaces_detail
+from services.gateway.chat_request import ChatCompletionRequest, decode_chat_request, plain_messages, sampling_options
+from services.gateway.conversation import Answer, Conversation
+from services.gateway.departure import DepartureWatch
+from services.gateway.error_bodies import error_body, internal_error
+from services.gateway.limits import RateLimits, Slots
+from services.gateway.settings import GatewaySettings
+
+ACTION = "chat.complete"
+_DEFAULT_TOP_K = 5
+_log = get_logger(__name__)
+
+
+class ChatCompletions:
+    """The endpoint; ``handle`` serves one request."""
+
+    def __init__(self, door: Door, limits: RateLimits, slots: Slots, conversation: Conversation, settings: GatewaySettings) -> None:
+        self._door = door
+        self._limits = limits
+        self._slots = slots
+        self._conversation = conversation
+        self._settings = settings
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Serve one request; raises ApplianceError only while nothing has been sent."""
+        address = client_address(exchange.scope)
+        principal = await self._door.principal(exchange.headers.get(b"authorization"), address, action=ACTION, correlation_id=exchange.request_id)
+        exchange.extra_headers = self._limits.take(principal, "chat")
+        self._slots.enter(principal.subject)
+        try:
+            request = decode_chat_request(await exchange.read(self._settings.max_json_bytes), self._settings)
+            turn, answer, record = await self._admit(request, principal, exchange)
+            with DepartureWatch(exchange.receive, self._settings.max_turn_seconds) as watch:
+                try:
+                    await self._answer(exchange, request, turn, principal, answer, record)
+                except asyncio.CancelledError:
+                    if watch.reason is None:
+                        raise
+                    if (task := asyncio.current_task()) is not None:
+                        task.uncancel()
+                    raise Gone from None
+        finally:
+            self._slots.leave(principal.subject)
+
+    async def _admit(self, request: ChatCompletionRequest, principal: Principal, exchange: Exchange) -> tuple[ChatTurn, Answer, asyncio.Future[int]]:
+        """The turn to run, and the audit record of the decision, under way. A refusal is on record before it is raised."""
+        model = f"model:{request.model}"
+        detail = spaces_detail(request.spaces)
+        answer = Answer()
+        try:
+            self._conversation.check(request.model, request.spaces, principal)
+            turn = _turn(request, exchange.request_id, self._settings)
+            if request.thread_id is not None:
+                answer.thread_id, _ = await self._conversation.open_thread(request.thread_id, turn, principal)
+        except ApplianceError as error:
+            if error.outcome.http in (403, 404):
+                await self._door.record(principal.subject, ACTION, model, DENIED, exchange.request_id, detail)
+            raise
+        return turn, answer, self._door.record(principal.subject, ACTION, model, ALLOWED, exchange.request_id, detail)
+
+    async def _answer(self, exchange: Exchange, request: ChatCompletionRequest, turn: ChatTurn, principal: Principal, answer: Answer, record: asyncio.Future[int]) -> None:
+        try:
+            async with aclosing(self._conversation.run(turn, principal, answer)) as events:
+                if request.stream:
+                    await self._stream(exchange, request, answer, events, record)
+                else:
+                    async for _ in events:
+                        pass
+                    await record
+                    await exchange.json(200, _completion(request.model, answer))
+        except BaseException:
+            forget(record)
+            raise
+
+    async def _stream(self, exchange: Exchange, request: ChatCompletionRequest, answer: Answer, events: AsyncIterator[ChatEvent], record: asyncio.Future[int]) -> None:
+        writer = sse.ChunkWriter(_completion_id(), int(time.time()), request.model)
+        try:
+            async for event in events:
+                if type(event) is TokenEvent:
+                    data = writer.content(event.pieces)
+                    if not exchange.status:
+                        await record
+                        await exchange.start(200, sse.HEADERS)
+                        data = writer.opening() + data
+                    await exchange.body(data, more=True)
+                elif type(event) is DoneEvent:
+                    data = _ending(writer, request, answer, event)
+                    if not exchange.status:
+                        await record
+                        await exchange.start(200, sse.HEADERS)
+                        data = writer.opening() + data
+                    await exchange.body(data, more=False)
+        except ApplianceError as error:
+            await _break_off(exchange, error)
+        except Exception:
+            if not exchange.status:
+                raise
+            _log.exception("chat_stream_failed")
+            await _break_off(exchange, internal_error())
+
+
+async def _break_off(exchange: Exchange, error: ApplianceError) -> None:
+    """End a stream with an error event; before its first byte, raise instead."""
+    if not exchange.status:
+        raise error
+    if not exchange.finished:
+        await exchange.body(sse.error_event(error_body(error)), more=False)
+
+
+def _turn(request: ChatCompletionRequest, request_id: str, settings: GatewaySettings) -> ChatTurn:
+    return ChatTurn(
+        messages=plain_messages(request, settings),
+        model=request.model,
+        spaces=None if request.spaces is None else tuple(request.spaces),
+        top_k=request.top_k or _DEFAULT_TOP_K,
+        document_ids=None if request.document_ids is None else tuple(request.document_ids),
+        options=sampling_options(request),
+        trace_id=request_id,
+    )
+
+
+def _completion_id() -> str:
+    return "chatcmpl-" + secrets.token_hex(12)
+
+
+def _ending(writer: sse.ChunkWriter, request: ChatCompletionRequest, answer: Answer, done: DoneEvent) -> bytes:
+    parts = [writer.annotations(file_citations(answer.citations))] if answer.citations else []
+    parts.append(writer.finish(done.finish_reason, b'"thread_id":%s,' % encode_json(answer.thread_id) if answer.thread_id else b""))
+    if request.stream_options is not None and request.stream_options.include_usage:
+        parts.append(writer.usage(done.usage))
+    parts.append(sse.DONE)
+    return b"".join(parts)
+
+
+def _completion(model: str, answer: Answer) -> dict[str, object]:
+    if answer.done is None:
+        raise internal_error()
+    body: dict[str, object] = {
+        "id": _completion_id(),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": answer.text, "refusal": None, "annotations": file_citations(answer.citations)},
+                "finish_reason": answer.done.finish_reason,
+                "logprobs": None,
+            }
+        ],
+        "usage": sse.wire_usage(answer.done.usage),
+    }
+    if answer.thread_id is not None:
+        body["thread_id"] = answer.thread_id
+    return body

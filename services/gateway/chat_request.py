@@ -1,0 +1,151 @@
+"""The body of ``POST /v1/chat/completions``, decoded and checked by msgspec (no pydantic here: this is the hot path).
+
+Unknown fields are tolerated, as OpenAI does; wrong types and values are a 400 that names the field in ``param``; what the box cannot
+do (tools, several choices, audio, pictures) is refused rather than ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from appliance.contracts.llm.v1.api import Message
+from appliance.kit.errors import ApplianceError
+from services.gateway.error_bodies import invalid
+from services.gateway.settings import GatewaySettings
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+_T = TypeVar("_T")
+_PLACE: Final = re.compile(r" - at `\$?\.?([^`]*)`$")
+_MISSING: Final = re.compile(r"missing required field `([^`]+)`")
+
+
+class TextPart(msgspec.Struct, frozen=True):
+    """A part of a message; only text can be read."""
+
+    type: str
+    text: str | None = None
+
+
+class WireMessage(msgspec.Struct, frozen=True):
+    """One message of the request."""
+
+    role: Role
+    content: str | list[TextPart] | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """``stream_options``."""
+
+    include_usage: bool | None = None
+
+
+class ChatCompletionRequest(msgspec.Struct, frozen=True):
+    """The request; field names are OpenAI's, ours are ``spaces``, ``top_k``, ``document_ids``, ``thread_id``."""
+
+    model: Name
+    messages: list[WireMessage]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    tools: list[msgspec.Raw] | None = None
+    logprobs: bool | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: Annotated[str, Meta(max_length=1000)] | Annotated[list[Annotated[str, Meta(max_length=1000)]], Meta(max_length=16)] | None = None
+    response_format: dict[str, object] | None = None
+    spaces: Annotated[list[Name], Meta(max_length=1000)] | None = None
+    top_k: Annotated[int, Meta(ge=1, le=50)] | None = None
+    document_ids: Annotated[list[Name], Meta(max_length=1000)] | None = None
+    thread_id: Name | None = None
+
+
+_SAMPLING: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop", "response_format")
+_decoder: Final = msgspec.json.Decoder(ChatCompletionRequest)
+
+
+def decode_chat_request(body: bytes, settings: GatewaySettings) -> ChatCompletionRequest:
+    """The request in ``body``.
+
+    Raises:
+        ApplianceError: ``malformed_json``, ``invalid_request`` (with ``param``), ``context_length_exceeded``.
+    """
+    request = decode_json(body, _decoder)
+    if not request.messages:
+        raise invalid("messages is empty", "messages")
+    if len(request.messages) > settings.max_chat_messages:
+        raise too_long(f"more than {settings.max_chat_messages} messages")
+    if request.n is not None and request.n != 1:
+        raise invalid("only n=1 is possible", "n")
+    if request.tools:
+        raise invalid("tools are not available on this endpoint", "tools")
+    if request.logprobs:
+        raise invalid("logprobs are not available", "logprobs")
+    return request
+
+
+def plain_messages(request: ChatCompletionRequest, settings: GatewaySettings) -> list[Message]:
+    """Messages as text. Raises ``invalid_request`` for pictures and sound, ``context_length_exceeded`` for too much text."""
+    messages = [Message("system" if wire.role == "developer" else wire.role, _text(wire, index)) for index, wire in enumerate(request.messages)]
+    if sum([len(message.content) for message in messages]) > settings.max_chat_characters:
+        raise too_long(f"more than {settings.max_chat_characters} characters")
+    if messages[-1].role != "user":
+        raise invalid("the last message must come from the user", f"messages[{len(messages) - 1}].role")
+    if not messages[-1].content.strip():
+        raise invalid("the last message is empty", f"messages[{len(messages) - 1}].content")
+    return messages
+
+
+def sampling_options(request: ChatCompletionRequest) -> dict[str, object]:
+    """Options for the model, those that were given. ``stream: False`` tells an HTTP model that it may answer whole."""
+    options: dict[str, object] = {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
+    limit = request.max_completion_tokens or request.max_tokens
+    if limit is not None:
+        options["max_tokens"] = limit
+    if not request.stream:
+        options["stream"] = False
+    return options
+
+
+def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode with errors in our words."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as exc:
+        raise _refusal(str(exc)) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise ApplianceError("malformed_json", "the body is not valid JSON", hint=str(exc)[:200]) from exc
+
+
+def too_long(what: str) -> ApplianceError:
+    """``context_length_exceeded`` on ``messages``."""
+    return ApplianceError("context_length_exceeded", f"the conversation is too long: {what}", hint="leave out old messages", param="messages")
+
+
+def _text(wire: WireMessage, index: int) -> str:
+    if isinstance(wire.content, str):
+        return wire.content
+    parts = wire.content or []
+    for position, part in enumerate(parts):
+        if part.type not in {"text", "input_text", "refusal"}:
+            raise invalid(f"content of type {part.type[:40]!r} cannot be read", f"messages[{index}].content[{position}].type", hint="send text")
+    return "\n".join([part.text for part in parts if part.text])
+
+
+def _refusal(complaint: str) -> ApplianceError:
+    place = _PLACE.search(complaint)
+    param = place.group(1) if place else ""
+    missing = _MISSING.search(complaint)
+    if missing:
+        param = f"{param}.{missing.group(1)}" if param else missing.group(1)
+    message = _PLACE.sub("", complaint).replace("`", "'")
+    return invalid(f"{param}: {message}" if param else message, param or None)

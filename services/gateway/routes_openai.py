@@ -1,0 +1,163 @@
+"""OpenAI-shaped endpoints off the hot path: models, embeddings, rerank, files."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import FileResponse
+
+from appliance.contracts.retrieval.v1.documents import DocumentQuery
+from appliance.kit.errors import ApplianceError
+from services.gateway.caller import Caller
+from services.gateway.domain import ModelCard, ModelKind
+from services.gateway.error_bodies import invalid
+from services.gateway.limits import Slots
+from services.gateway.ports import Dependencies, Models
+from services.gateway.routes_documents import BYTES, download
+from services.gateway.schemas_openai import (
+    Deleted,
+    Embedding,
+    EmbeddingList,
+    EmbeddingsBody,
+    FileAnswer,
+    FileList,
+    ModelAnswer,
+    ModelList,
+    RerankAnswer,
+    RerankBody,
+    Reranked,
+    TokenCount,
+    file_answer,
+    model_answer,
+)
+from services.gateway.settings import GatewaySettings
+from services.gateway.submitting import check_editor, submit_files
+from services.gateway.uploads import received_form
+
+FileId = Annotated[str, Path(min_length=1, max_length=200)]
+_FILE_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "purpose": {"type": "string", "enum": ["assistants", "user_data"], "default": "assistants"},
+                        "space": {"type": "string", "default": "default"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+def model_routes(box: Dependencies) -> APIRouter:
+    """``/v1/models``, ``/v1/embeddings``, ``/v1/rerank``."""
+    router = APIRouter(prefix="/v1", tags=["openai"])
+
+    @router.get("/models", summary="Models that may be named")
+    async def models(_: Caller) -> ModelList:
+        return ModelList(data=[model_answer(card) for card in box.models.cards()])
+
+    @router.get("/models/{model}", summary="One model")
+    async def model(model: Annotated[str, Path(min_length=1, max_length=200)], _: Caller) -> ModelAnswer:
+        return model_answer(box.models.card(model))
+
+    @router.post("/embeddings", summary="Unit vectors of texts")
+    async def embeddings(body: EmbeddingsBody, _: Caller) -> EmbeddingList:
+        _card(box.models, body.model, "embed")
+        texts = [body.input] if isinstance(body.input, str) else list(body.input)
+        if body.dimensions is not None and body.dimensions != box.encoder.dimensions:
+            raise invalid(f"this model has {box.encoder.dimensions} dimensions", "dimensions")
+        if any(not text for text in texts):
+            raise invalid("input must not be empty", "input")
+        vectors = await box.encoder.embed(texts)
+        base64_wanted = body.encoding_format == "base64"
+        data = [
+            Embedding(index=index, embedding=base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii") if base64_wanted else vector.tolist())
+            for index, vector in enumerate(vectors)
+        ]
+        return EmbeddingList(data=data, model=body.model, usage=await _count(box, texts))
+
+    @router.post("/rerank", summary="Relevance of documents to a query (Cohere and Jina shape)")
+    async def rerank(body: RerankBody, _: Caller) -> RerankAnswer:
+        if box.reranking is None:
+            raise ApplianceError("unavailable", "no reranking model is configured", hint="name one in models.toml")
+        name = body.model or next((card.alias for card in box.models.cards() if card.kind == "rerank"), "rerank")
+        _card(box.models, name, "rerank")
+        scores = await box.reranking.rerank(body.query, body.documents)
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]
+        results = [
+            Reranked(index=index, relevance_score=float(scores[index]), document={"text": body.documents[index]} if body.return_documents else None) for index in order
+        ]
+        return RerankAnswer(model=name, results=results, usage=await _count(box, [body.query, *body.documents]))
+
+    return router
+
+
+def file_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) -> APIRouter:
+    """``/v1/files``: documents in OpenAI's words."""
+    router = APIRouter(prefix="/v1/files", tags=["openai"])
+
+    @router.post("", openapi_extra=_FILE_FORM, summary="Upload one file")
+    async def upload(request: Request, caller: Caller) -> FileAnswer:
+        slots.enter(caller.subject)
+        try:
+            async with received_form(request.headers.get("content-type", ""), request.stream(), settings) as form:
+                if form.fields.get("purpose", "assistants") not in {"assistants", "user_data"}:
+                    raise invalid("purpose must be 'assistants' or 'user_data'", "purpose")
+                if len(form.files) != 1:
+                    raise invalid("send exactly one 'file' part", "file")
+                space = form.fields.get("space", "default")
+                check_editor(space, caller)
+                taken = (await submit_files(box.documents, form.files, space, caller))[0]
+        finally:
+            slots.leave(caller.subject)
+        if taken.submitted is None:
+            raise taken.error or invalid("the file was refused", "file")
+        return file_answer(taken.submitted.document)
+
+    @router.get("", summary="Files that the caller may read, newest first")
+    async def files(  # noqa: PLR0913 - filters
+        caller: Caller,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+        after: Annotated[str | None, Query(min_length=1, max_length=200)] = None,
+        space: Annotated[str | None, Query(min_length=1, max_length=63)] = None,
+        purpose: Literal["assistants", "user_data"] | None = None,
+    ) -> FileList:
+        page = await box.documents.list(DocumentQuery(space=space, limit=limit, after=after), caller)
+        return FileList(data=[file_answer(document) for document in page.documents], has_more=page.has_more)
+
+    @router.get("/{file_id}", summary="One file")
+    async def file(file_id: FileId, caller: Caller) -> FileAnswer:
+        return file_answer(await box.documents.get(file_id, caller))
+
+    @router.delete("/{file_id}", summary="Delete a file")
+    async def delete(file_id: FileId, caller: Caller) -> Deleted:
+        await box.documents.delete(file_id, caller)
+        return Deleted(id=file_id)
+
+    @router.get("/{file_id}/content", responses=BYTES, response_class=FileResponse, summary="The uploaded bytes")
+    async def content(file_id: FileId, caller: Caller) -> FileResponse:
+        return await download(box, file_id, caller)
+
+    return router
+
+
+def _card(models: Models, alias: str, kind: ModelKind) -> ModelCard:
+    card = models.card(alias)
+    if card.kind != kind:
+        raise invalid(f"model {alias!r} is not of kind {kind}", "model", hint="GET /v1/models lists the models")
+    return card
+
+
+async def _count(box: Dependencies, texts: list[str]) -> TokenCount:
+    tokens = await asyncio.to_thread(lambda: sum(box.encoder.count_tokens(text) for text in texts))
+    return TokenCount(prompt_tokens=tokens, total_tokens=tokens)

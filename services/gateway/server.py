@@ -1,0 +1,64 @@
+"""The HTTP server: uvicorn with uvloop and httptools, one process (docs/adr/0007 says why)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from services.gateway.asgi import AsgiApp
+
+_KEEP_ALIVE_SECONDS = 75
+_BACKLOG = 2048
+_SHUTDOWN_SECONDS = 5
+MIB = 1024 * 1024
+
+
+class GatewayServer(uvicorn.Server):
+    """``await server.serve(sockets=[listening])`` serves until ``should_exit``; signals are left to the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The process that embeds the gateway handles signals."""
+        yield
+
+
+def make_server(app: AsgiApp, *, websocket_message_bytes: int = MIB, ping_seconds: float = 20.0) -> GatewayServer:
+    """A server for ``app``; call ``serve`` with sockets of :func:`listen`."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="websockets-sansio",
+        loop="none",
+        interface="asgi3",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        backlog=_BACKLOG,
+        ws_max_size=websocket_message_bytes,
+        ws_ping_interval=ping_seconds,
+        ws_ping_timeout=ping_seconds,
+        ws_per_message_deflate=False,
+    )
+    return GatewayServer(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 picks a free one. Raises OSError when the address is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    except BaseException:
+        listening.close()
+        raise
+    return listening

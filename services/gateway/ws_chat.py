@@ -1,0 +1,317 @@
+"""``/ws/chat`` as plain ASGI: typed messages, one turn at a time, cancel, ping; a client that leaves takes its work with it.
+
+Protocol: docs/api.md. The token comes in the first message, never in the URL. Every message of the box is sent directly; a client that does
+not read for ``send_timeout_seconds`` is dropped, so no answer piles up in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing, suppress
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from appliance.contracts.llm.v1.api import Message
+from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, StepEvent, TokenEvent
+from appliance.identity.principal import Principal
+from appliance.kit.errors import ApplianceError
+from appliance.kit.logging import get_logger
+from services.gateway.annotations import flat_citation
+from services.gateway.asgi import Receive, Scope, Send, encode_json
+from services.gateway.authentication import ALLOWED, DENIED, Door, client_address, forget, spaces_detail
+from services.gateway.chat_request import Name, decode_json, too_long
+from services.gateway.conversation import Answer, Conversation, with_history
+from services.gateway.error_bodies import error_body, internal_error, invalid
+from services.gateway.limits import RateLimits, Slots
+from services.gateway.settings import GatewaySettings
+from services.gateway.sse import wire_usage
+
+ACTION: Final = "chat.converse"
+NORMAL: Final = 1000
+NOT_UNDERSTOOD: Final = 1003
+REFUSED: Final = 4401
+TRY_LATER: Final = 1013
+_log = get_logger(__name__)
+
+
+class Auth(msgspec.Struct, frozen=True, tag="auth"):
+    """First message of the client."""
+
+    token: Annotated[str, Meta(min_length=1, max_length=8192)]
+
+
+class Ask(msgspec.Struct, frozen=True, tag="ask"):
+    """Begin a turn."""
+
+    id: Name
+    text: str
+    spaces: Annotated[list[Name], Meta(max_length=1000)] | None = None
+    thread_id: Name | None = None
+    model: Name = "default"
+    top_k: Annotated[int, Meta(ge=1, le=50)] = 5
+    document_ids: Annotated[list[Name], Meta(max_length=1000)] | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """End the turn ``id`` early."""
+
+    id: Name
+
+
+class Ping(msgspec.Struct, frozen=True, tag="ping"):
+    """Asks for ``{type: "pong"}``."""
+
+
+_first: Final = msgspec.json.Decoder(Auth)
+_later: Final = msgspec.json.Decoder(Ask | Cancel | Ping)
+
+
+class _Left(Exception):  # noqa: N818 - a fact, not a failure
+    """The client has closed the socket."""
+
+
+class ChatSocket:
+    """The endpoint; ``handle`` serves one connection."""
+
+    def __init__(self, door: Door, limits: RateLimits, sockets: Slots, turns: Slots, conversation: Conversation, settings: GatewaySettings) -> None:
+        self._door = door
+        self._limits = limits
+        self._sockets = sockets
+        self._turns = turns
+        self._conversation = conversation
+        self._settings = settings
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Serve one connection until either side leaves."""
+        if (await receive())["type"] != "websocket.connect":
+            return
+        if scope["path"] != "/ws/chat" or not _same_origin(scope):
+            await send({"type": "websocket.close", "code": REFUSED})
+            return
+        await send({"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode("ascii"))]})
+        line = _Line(receive, send, self._settings)
+        entered: str | None = None
+        try:
+            principal = await self._welcome(line, scope, request_id)
+            self._sockets.enter(principal.subject)
+            entered = principal.subject
+            await line.send({"type": "ready", "subject": principal.subject})
+            async with asyncio.TaskGroup() as group:
+                session = _Session(self, line, principal, request_id, group)
+                await session.run()
+        except* (_Left, TimeoutError):
+            pass
+        except* ApplianceError as errors:
+            await line.refuse(_first_error(errors))
+        except* Exception:
+            _log.exception("socket_failed")
+            await line.refuse(internal_error())
+        finally:
+            if entered is not None:
+                self._sockets.leave(entered)
+
+    async def _welcome(self, line: _Line, scope: Scope, request_id: str) -> Principal:
+        try:
+            async with asyncio.timeout(self._settings.websocket_auth_seconds):
+                auth = decode_json(await line.receive(), _first)
+        except TimeoutError:
+            raise ApplianceError("unauthenticated", "no auth message came in time") from None
+        bearer = b"Bearer " + auth.token.encode("utf-8", "replace")
+        return await self._door.principal(bearer, client_address(scope), action=ACTION, correlation_id=request_id)
+
+    async def turn(self, ask: Ask, line: _Line, principal: Principal, request_id: str) -> None:
+        """One turn, from the limits to ``done``; errors become ``error`` messages."""
+        entered = False
+        try:
+            self._limits.take(principal, "chat")
+            self._turns.enter(principal.subject)
+            entered = True
+            async with asyncio.timeout(self._settings.max_turn_seconds):
+                await self._answer(ask, line, principal, request_id)
+        except ApplianceError as error:
+            await line.error(ask.id, error)
+        except asyncio.CancelledError:
+            raise
+        except TimeoutError:
+            await line.error(ask.id, ApplianceError("upstream_timeout", "the answer took too long"))
+        except _Left:
+            raise
+        except Exception:
+            _log.exception("socket_turn_failed")
+            await line.error(ask.id, internal_error())
+        finally:
+            if entered:
+                self._turns.leave(principal.subject)
+
+    async def _answer(self, ask: Ask, line: _Line, principal: Principal, request_id: str) -> None:
+        turn = _turn(ask, request_id, self._settings)
+        answer = Answer()
+        resource, detail = f"model:{ask.model}", spaces_detail(ask.spaces)
+        try:
+            self._conversation.check(ask.model, ask.spaces, principal)
+            if ask.thread_id is not None:
+                answer.thread_id, history = await self._conversation.open_thread(ask.thread_id, turn, principal)
+                turn = with_history(turn, history)
+        except ApplianceError as error:
+            if error.outcome.http in (403, 404):
+                await self._door.record(principal.subject, ACTION, resource, DENIED, request_id, detail)
+            raise
+        record = self._door.record(principal.subject, ACTION, resource, ALLOWED, request_id, detail)
+        try:
+            async with aclosing(self._conversation.run(turn, principal, answer)) as events:
+                async for event in events:
+                    if not record.done() and not isinstance(event, StepEvent):
+                        await record
+                    await line.send(_message(ask.id, event, answer))
+            await record
+        except BaseException:
+            forget(record)
+            raise
+
+
+class _Session:
+    """One authenticated connection: reads messages, runs at most one turn."""
+
+    def __init__(self, socket: ChatSocket, line: _Line, principal: Principal, request_id: str, group: asyncio.TaskGroup) -> None:
+        self._socket = socket
+        self._line = line
+        self._principal = principal
+        self._request_id = request_id
+        self._group = group
+        self._turn: asyncio.Task[None] | None = None
+        self._asked = ""
+
+    async def run(self) -> None:
+        """Until the client leaves (raises ``_Left``, which cancels the turn with the task group)."""
+        while True:
+            try:
+                message = decode_json(await self._line.receive(), _later)
+            except ApplianceError as error:
+                await self._line.error(None, error)
+                continue
+            match message:
+                case Ping():
+                    await self._line.send({"type": "pong"})
+                case Cancel(id=asked):
+                    await self._cancel(asked)
+                case Ask():
+                    await self._ask(message)
+
+    async def _ask(self, ask: Ask) -> None:
+        if self._turn is not None and not self._turn.done():
+            await self._line.error(ask.id, ApplianceError("conflict", "another turn is running", hint="wait for its end, or cancel it"))
+            return
+        self._asked = ask.id
+        self._turn = self._group.create_task(self._socket.turn(ask, self._line, self._principal, self._request_id))
+
+    async def _cancel(self, asked: str) -> None:
+        turn = self._turn
+        if turn is None or turn.done() or asked != self._asked:
+            return
+        turn.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([turn])
+        if turn.cancelled():
+            await self._line.error(asked, ApplianceError("cancelled", "the turn was cancelled"))
+
+
+class _Line:
+    """The socket with deadlines and limits."""
+
+    def __init__(self, receive: Receive, send: Send, settings: GatewaySettings) -> None:
+        self._receive = receive
+        self._send = send
+        self._settings = settings
+        self._closed = False
+
+    async def receive(self) -> bytes:
+        """The next text message; raises ``_Left``, and ``invalid_request`` for binary or too long ones."""
+        message = await self._receive()
+        if message["type"] != "websocket.receive":
+            self._closed = True
+            raise _Left
+        text = message.get("text")
+        if text is None:
+            raise invalid("send text messages with JSON")
+        data: bytes = text.encode("utf-8", "replace")
+        if len(data) > self._settings.max_websocket_message_bytes:
+            raise ApplianceError("too_large", "the message is too long")
+        return data
+
+    async def send(self, message: Mapping[str, object]) -> None:
+        """Send one message; raises ``_Left`` when the client does not read or is gone."""
+        if self._closed:
+            raise _Left
+        try:
+            async with asyncio.timeout(self._settings.send_timeout_seconds):
+                await self._send({"type": "websocket.send", "text": encode_json(message).decode("utf-8")})
+        except (TimeoutError, OSError, RuntimeError) as exc:
+            self._closed = True
+            raise _Left from exc
+
+    async def error(self, asked: str | None, error: ApplianceError) -> None:
+        """Tell about an error; the connection lives on."""
+        await self.send({"type": "error", "id": asked, "error": error_body(error).error})
+
+    async def refuse(self, error: ApplianceError) -> None:
+        """Tell about an error and close."""
+        if self._closed:
+            return
+        with suppress(_Left, OSError, RuntimeError):
+            await self.error(None, error)
+            self._closed = True
+            await self._send({"type": "websocket.close", "code": REFUSED if error.code == "unauthenticated" else TRY_LATER})
+
+
+def _turn(ask: Ask, request_id: str, settings: GatewaySettings) -> ChatTurn:
+    if not ask.text.strip():
+        raise invalid("text is empty", "text")
+    if len(ask.text) > settings.max_chat_characters:
+        raise too_long(f"more than {settings.max_chat_characters} characters")
+    return ChatTurn(
+        messages=[Message("user", ask.text)],
+        model=ask.model,
+        spaces=None if ask.spaces is None else tuple(ask.spaces),
+        top_k=ask.top_k,
+        document_ids=None if ask.document_ids is None else tuple(ask.document_ids),
+        trace_id=request_id,
+    )
+
+
+def _message(asked: str, event: ChatEvent, answer: Answer) -> dict[str, object]:
+    match event:
+        case TokenEvent():
+            return {"type": "token", "id": asked, "text": "".join(event.pieces)}
+        case StepEvent():
+            return {"type": "step", "id": asked, "name": event.name, "detail": event.detail}
+        case CitationEvent():
+            return {"type": "citation", "id": asked, **flat_citation(event)}
+        case DoneEvent():
+            return {
+                "type": "done",
+                "id": asked,
+                "finish_reason": event.finish_reason,
+                "usage": wire_usage(event.usage),
+                "model": event.model,
+                "refused": event.refused,
+                "thread_id": answer.thread_id,
+            }
+
+
+def _first_error(errors: BaseExceptionGroup[ApplianceError]) -> ApplianceError:
+    inner = errors.exceptions[0]
+    return inner if isinstance(inner, ApplianceError) else _first_error(inner)
+
+
+def _same_origin(scope: Scope) -> bool:
+    """Browsers send Origin; a foreign page must not drive the socket. Other clients send none."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    origin = headers.get(b"origin")
+    if origin is None:
+        return True
+    host: bytes = headers.get(b"host", b"")
+    return urlsplit(origin.decode("latin-1")).netloc.encode("latin-1") == host

@@ -1,0 +1,211 @@
+"""Chat model over the OpenAI HTTP API (vLLM, llama.cpp server, any compatible endpoint).
+
+Owns: connections, deadlines, size limits, the way of one request. What bytes mean is in ``openai_wire``; prompts are in ``grounded_prompt``.
+
+One network read becomes one ``Tokens`` event with every piece that arrived in it, so a fast upstream costs few steps and a slow one no delay.
+``options["stream"] is False`` asks the endpoint for a whole answer (one ``Tokens`` with one piece): cheaper when the caller does not stream.
+Closing the iterator early closes the upstream connection, which is how servers learn to stop generating.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final, Self
+
+import aiohttp
+import msgspec
+
+from appliance.contracts.llm.v1.api import ChatRequest, Finish, ModelEvent, Tokens, Usage
+from appliance.kit.errors import ApplianceError
+from services.llm import openai_wire as wire
+from services.llm.grounded_prompt import prompt_messages
+from services.llm.settings import LlmSettings, OpenAiEndpoint
+
+_MAX_ERROR_BYTES: Final = 64 * 1024
+_KEEPALIVE_SECONDS: Final = 60.0
+_DRAIN_SECONDS: Final = 0.25
+_BYTES_PER_TOKEN: Final = 4  # only to estimate the usage that a server does not report
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class OpenAiChatModel:
+    """``async with OpenAiChatModel(endpoint, settings) as model``; satisfies ``ChatModel``.
+
+    Raises:
+        ApplianceError: ``settings_invalid`` on entry when the key file cannot be read.
+    """
+
+    def __init__(self, endpoint: OpenAiEndpoint, settings: LlmSettings) -> None:
+        self._endpoint = endpoint
+        self._settings = settings
+        self._url = endpoint.url.rstrip("/") + "/chat/completions"
+        self._headers: dict[str, str] = {}
+        self._opened: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        self._headers = {"content-type": "application/json", "accept-encoding": "identity", **self._authorization()}
+        connector = aiohttp.TCPConnector(limit=settings.max_connections, keepalive_timeout=_KEEPALIVE_SECONDS)
+        self._opened = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_seconds),
+            auto_decompress=False,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[ModelEvent]:
+        """See ``ChatModel.stream``."""
+        streamed = request.options.get("stream") is not False
+        ends_at = asyncio.get_running_loop().time() + self._settings.total_timeout_seconds
+        response = await self._post(self._body(request, streamed=streamed))
+        try:
+            await self._check(response, "text/event-stream" if streamed else "application/json")
+            if streamed:
+                async for event in self._events(response, ends_at):
+                    yield event
+            else:
+                completion = wire.decode_completion(await self._whole(response, ends_at))
+                text = (completion.choices[0].message.content if completion.choices[0].message else None) or ""
+                if text:
+                    yield Tokens((text,))
+                usage = completion.usage.counted() if completion.usage else _estimate(request, text)
+                yield Finish(completion.choices[0].finish_reason or "stop", usage)
+        finally:
+            response.close() if not response.content.at_eof() else response.release()
+
+    async def health(self) -> None:
+        """See ``ChatModel.health``: asks for the list of models."""
+        url = self._endpoint.url.rstrip("/") + "/models"
+        try:
+            async with asyncio.timeout(self._settings.health_timeout_seconds), self._session.get(url, headers=self._headers, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise wire.upstream_error(response.status, await response.content.read(_MAX_ERROR_BYTES))
+        except (TimeoutError, aiohttp.ClientError, OSError) as exc:
+            raise _translated(exc) from exc
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            raise RuntimeError("OpenAiChatModel is used outside of its `async with`")
+        return self._opened
+
+    def _authorization(self) -> dict[str, str]:
+        path = self._endpoint.api_key_file
+        if path is None:
+            return {}
+        try:
+            key = path.read_text(encoding="ascii").strip().split("\n", 1)[0]
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ApplianceError("settings_invalid", f"the key file {path} cannot be read", hint="check the path and its permissions") from exc
+        return {"authorization": f"Bearer {key}"} if key else {}
+
+    def _body(self, request: ChatRequest, *, streamed: bool) -> bytes:
+        body: dict[str, object] = {**request.options, "model": self._endpoint.model, "messages": prompt_messages(request), "stream": streamed}
+        if streamed:
+            body["stream_options"] = {"include_usage": True}
+        return _encode(body)
+
+    async def _post(self, body: bytes) -> aiohttp.ClientResponse:
+        """The response up to its headers. A kept connection that the server has just closed is replaced once."""
+        for attempt in (1, 2):
+            try:
+                async with asyncio.timeout(self._settings.first_byte_timeout_seconds):
+                    return await self._session.post(self._url, data=body, headers=self._headers, allow_redirects=False)
+            except aiohttp.ServerDisconnectedError as exc:
+                if attempt == 2:
+                    raise _translated(exc) from exc
+            except (TimeoutError, aiohttp.ClientError, OSError) as exc:
+                raise _translated(exc) from exc
+        raise AssertionError
+
+    async def _check(self, response: aiohttp.ClientResponse, media_type: str) -> None:
+        if response.status != 200:
+            try:
+                async with asyncio.timeout(self._settings.between_bytes_timeout_seconds):
+                    body = await response.content.read(_MAX_ERROR_BYTES)
+            except (TimeoutError, aiohttp.ClientError, OSError):
+                body = b""
+            raise wire.upstream_error(response.status, body)
+        if not response.headers.get("content-type", "").lower().startswith(media_type):
+            raise wire.garbage(f"{response.headers.get('content-type', 'no content type')[:60]!r} in place of {media_type}")
+
+    async def _read(self, response: aiohttp.ClientResponse, ends_at: float) -> bytes:
+        """Everything that has arrived; ``b""`` at the end."""
+        silence_until = asyncio.get_running_loop().time() + self._settings.between_bytes_timeout_seconds
+        try:
+            async with asyncio.timeout_at(min(silence_until, ends_at)):
+                return await response.content.readany()
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
+            raise _translated(exc) from exc
+
+    async def _whole(self, response: aiohttp.ClientResponse, ends_at: float) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while part := await self._read(response, ends_at):
+            parts.append(part)
+            size += len(part)
+            if size > self._settings.max_answer_bytes:
+                raise wire.garbage("an endless answer")
+        return b"".join(parts)
+
+    async def _events(self, response: aiohttp.ClientResponse, ends_at: float) -> AsyncIterator[ModelEvent]:
+        reader = wire.EventReader(self._settings.max_line_bytes)
+        reason: str | None = None
+        usage: Usage | None = None
+        pieces_seen = size = 0
+        while not reader.done:
+            received = await self._read(response, ends_at)
+            size += len(received)
+            if size > self._settings.max_answer_bytes:
+                raise wire.garbage("an endless answer")
+            pieces: list[str] = []
+            for chunk in reader.feed(received) if received else reader.end():
+                if chunk.failed:
+                    raise wire.midway_error(chunk.error)
+                if chunk.usage is not None:
+                    usage = chunk.usage.counted()
+                for choice in chunk.choices:
+                    if choice.delta is not None and choice.delta.content:
+                        pieces.append(choice.delta.content)
+                    reason = choice.finish_reason or reason
+            if pieces:
+                pieces_seen += len(pieces)
+                yield Tokens(tuple(pieces))
+            if not received:
+                break
+        if reason is None:
+            raise wire.garbage("an answer that broke off")
+        await self._drain(response)
+        yield Finish(reason, usage or Usage(completion_tokens=pieces_seen))
+
+    async def _drain(self, response: aiohttp.ClientResponse) -> None:
+        """Read the end of the body, so that the connection can be used again; most times it is there already."""
+        if response.content.at_eof():
+            return
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while await response.content.readany():
+                    pass
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            response.close()
+
+
+def _estimate(request: ChatRequest, answer: str) -> Usage:
+    prompt_bytes = sum(len(message.content.encode()) for message in request.messages)
+    return Usage(prompt_bytes // _BYTES_PER_TOKEN, len(answer.encode()) // _BYTES_PER_TOKEN)
+
+
+def _translated(exc: Exception) -> ApplianceError:
+    hint = "check that the model server runs and that models.toml names its address"
+    if isinstance(exc, TimeoutError):
+        return ApplianceError("upstream_timeout", "the model server did not answer in time", hint=hint)
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return ApplianceError("upstream_failed", "the model server cannot be reached", hint=hint, cause=str(exc))
+    return ApplianceError("upstream_failed", "the connection to the model server broke", hint=hint, cause=repr(exc))
