@@ -157,16 +157,6 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         raise _translated(error) from error
 
 
-async def change_counter(connection: AsyncConnection) -> int | None:
-    """Return a number that changes when *another* connection commits (SQLite ``data_version``).
-
-    Only comparable between calls on the same connection. None where the database has no such thing: ask a row instead.
-    """
-    if connection.dialect.name != "sqlite":
-        return None
-    return int((await connection.exec_driver_sql("PRAGMA data_version")).scalar_one())
-
-
 def _sqlite_engine(path: Path, pool_size: int) -> AsyncEngine:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
