@@ -22,7 +22,7 @@ from bench.search_legs import DenseLeg, Hits, TextLeg
 from services.rerank.lexical import Candidate, score
 from services.retrieval.analysis import PassageTerms, passage_terms
 from services.retrieval.fusion import FusedHit, dense_leg, fuse, lexical_leg
-from services.retrieval.query_analysis import AnalysedQuery, Language, analyse_query
+from services.retrieval.query_analysis import AnalysedQuery, DocumentFrequencies, Language, analyse_query
 
 LANGUAGES: Final = ("en", "ru")
 ENCODER_KNOWS: Final = frozenset({Language.EN})
@@ -75,7 +75,14 @@ def rank_legs(bm25: Hits, dense: Hits, query: AnalysedQuery) -> list[FusedHit]:
 
 
 def rerank(
-    query: AnalysedQuery, fused: Sequence[FusedHit], bm25: Hits, dense: Hits, collection: Collection, *, siblings: bool
+    query: AnalysedQuery,
+    fused: Sequence[FusedHit],
+    bm25: Hits,
+    dense: Hits,
+    collection: Collection,
+    *,
+    siblings: bool,
+    statistics: DocumentFrequencies | None = None,
 ) -> list[tuple[int, float]]:
     """Production reranking of the head of `fused`; the tail keeps its order."""
     lexical, cosines = dict(bm25), dict(dense) if query.language in ENCODER_KNOWS else {}
@@ -90,7 +97,7 @@ def rerank(
         )
         for hit in head
     ]
-    scores = score(query, candidates, collection.text_leg)
+    scores = score(query, candidates, statistics or collection.text_leg)
     return sorted(((hit.chunk_id, s) for hit, s in zip(head, scores, strict=True)), key=lambda pair: -pair[1])
 
 

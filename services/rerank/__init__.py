@@ -1,0 +1,1 @@
+"""Reranking: a second, closer look at the best candidates."""

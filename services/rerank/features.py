@@ -24,17 +24,11 @@ EXPECTED_KINDS: Final = {
 }
 """Kinds of `PassageTerms.kinds` that can answer a question of each type; other types expect nothing in particular."""
 
-_WINDOW_TERMS: Final = 24
-"""Width of the proximity window: a long sentence (the median sentence of news text is about 20 words)."""
 _PAIR_TERMS: Final = 4
 """Two neighbours of the question that stand further apart than this in the passage are no longer a pair."""
 _SOFT_LEAST: Final = 0.6
 _SOFT_DISCOUNT: Final = 0.8
 _STEM_HEAD: Final = 4
-_SATURATION: Final = 0.9
-_LENGTH_SLOPE: Final = 0.4
-"""BM25 k1 and b of Anserini (Yang, Fang and Lin 2017), used for the soft term frequency."""
-_TYPICAL_TERMS: Final = 120
 _GRAM: Final = 3
 
 
@@ -116,9 +110,7 @@ class PassageFeatures:
     Attributes:
         coverage: weighted share of the question's terms that occur anywhere.
         sentence: the same within the best single sentence.
-        window: the same within the best 24 consecutive terms.
         pairs: weighted share of neighbouring terms of the question that are close in the passage too.
-        frequency: coverage with BM25 saturation of repeated terms, in [0, 1.9].
         grams: weighted share of the question's character trigrams that occur: survives inflection and typing errors.
         answer_type: 1 the best sentence holds a new number, date or name as the question expects, -1 it does not, 0
             the question expects nothing in particular.
@@ -126,9 +118,7 @@ class PassageFeatures:
 
     coverage: float = 0.0
     sentence: float = 0.0
-    window: float = 0.0
     pairs: float = 0.0
-    frequency: float = 0.0
     grams: float = 0.0
     answer_type: float = 0.0
 
@@ -139,30 +129,22 @@ def passage_features(profile: QueryProfile, passage: PassageTerms) -> PassageFea
     hits = profile.matcher.hits(passage.terms)
     if not hits:
         return PassageFeatures(grams=grams, answer_type=_answer_type(profile.query.expects, passage, hits, 0))
-    coverage, frequency = _bag(profile, hits, len(passage.terms))
     sentence, best = _best_sentence(profile, hits, passage.starts)
     return PassageFeatures(
-        coverage=coverage,
+        coverage=_coverage(profile, hits),
         sentence=sentence,
-        window=_best_window(profile, hits),
-        pairs=_pairs(profile.weights, hits),
-        frequency=frequency,
+        pairs=pair_strength(profile.weights, hits),
         grams=grams,
         answer_type=_answer_type(profile.query.expects, passage, hits, best),
     )
 
 
-def _bag(profile: QueryProfile, hits: list[Hit], length: int) -> tuple[float, float]:
-    weights = profile.weights
-    best, counts = [0.0] * len(weights), [0.0] * len(weights)
+def _coverage(profile: QueryProfile, hits: list[Hit]) -> float:
+    best: dict[int, float] = {}
     for _, i, strength in hits:
-        counts[i] += strength
-        if strength > best[i]:
+        if strength > best.get(i, 0.0):
             best[i] = strength
-    norm = _SATURATION * (1 - _LENGTH_SLOPE + _LENGTH_SLOPE * length / _TYPICAL_TERMS)
-    coverage = sum(w * b for w, b in zip(weights, best, strict=True))
-    frequency = sum(w * c * (_SATURATION + 1) / (c + norm) for w, c in zip(weights, counts, strict=True))
-    return coverage / profile.total, frequency / profile.total
+    return sum(profile.weights[i] * strength for i, strength in best.items()) / profile.total
 
 
 def _best_sentence(profile: QueryProfile, hits: list[Hit], starts: tuple[int, ...]) -> tuple[float, int]:
@@ -181,20 +163,8 @@ def _best_sentence(profile: QueryProfile, hits: list[Hit], starts: tuple[int, ..
     return score / profile.total, best
 
 
-def _best_window(profile: QueryProfile, hits: list[Hit]) -> float:
-    weights, best, first = profile.weights, 0.0, 0
-    for last, (position, _, _) in enumerate(hits):
-        while hits[first][0] <= position - _WINDOW_TERMS:
-            first += 1
-        strengths: dict[int, float] = {}
-        for _, i, strength in hits[first : last + 1]:
-            if strength > strengths.get(i, 0.0):
-                strengths[i] = strength
-        best = max(best, sum(weights[i] * strength for i, strength in strengths.items()))
-    return best / profile.total
-
-
-def _pairs(weights: list[float], hits: list[Hit]) -> float:
+def pair_strength(weights: list[float], hits: list[Hit]) -> float:
+    """Weighted share of neighbouring terms of the question that stand within four terms of each other; 0.7 if reversed."""
     if len(weights) < 2:
         return 0.0
     strength_of = [0.0] * len(weights)
@@ -213,13 +183,20 @@ def _pairs(weights: list[float], hits: list[Hit]) -> float:
 
 
 def _answer_type(expects: AnswerType, passage: PassageTerms, hits: list[Hit], sentence: int) -> float:
-    kinds = EXPECTED_KINDS.get(expects)
-    if kinds is None or not passage.starts:
+    if not passage.starts:
         return 0.0
     start = passage.starts[sentence]
     end = passage.starts[sentence + 1] if sentence + 1 < len(passage.starts) else len(passage.terms)
+    return meets_type(expects, passage.kinds[start:end], [(p - start, i, s) for p, i, s in hits if start <= p < end])
+
+
+def meets_type(expects: AnswerType, kinds: str, hits: list[Hit]) -> float:
+    """1 when `kinds` holds what a question of this type asks for outside the `hits`, -1 when not, 0 when unsure."""
+    wanted = EXPECTED_KINDS.get(expects)
+    if wanted is None:
+        return 0.0
     known = {position for position, _, _ in hits}
-    new = {passage.kinds[p] for p in range(start, end) if p not in known}
-    if new & kinds:
+    new = {kind for position, kind in enumerate(kinds) if position not in known}
+    if new & wanted:
         return 1.0
     return 0.0 if expects is AnswerType.DATE and new & {"n", "w"} else -1.0
