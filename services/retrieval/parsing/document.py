@@ -42,7 +42,7 @@ class ParsedDocument:
     """A whole document after parsing.
 
     Attributes:
-        pages: in reading order, never empty; at least one page has text.
+        pages: in reading order; at least one has text, or a warning says why none has (a scan without Tesseract).
         warnings: what a reader of the answers should know.
         title: from the document's metadata or its first heading; empty when there is none.
         media_type: the type by content, not by name.

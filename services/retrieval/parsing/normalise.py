@@ -23,7 +23,7 @@ _LETTERS_SEEN: Final = 20_000
 
 
 def clean_text(text: str) -> str:
-    """Text without controls, with ``\\n`` newlines, plain spaces and composed letters (NFC)."""
+    r"""Text without controls, with ``\\n`` newlines, plain spaces and composed letters (NFC)."""
     text = _NEWLINES.sub("\n", text)
     text = _UNWANTED.sub("", text)
     text = _SPACES.sub(" ", text)

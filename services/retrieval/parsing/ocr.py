@@ -24,6 +24,7 @@ _MAX_PIXELS: Final = 20_000_000
 _LIST_SECONDS: Final = 10
 _MAX_TEXT: Final = 1_000_000
 _BLANK_LINES: Final = re.compile(r"\n\s*\n")
+_SENTENCE_ENDS: Final = ".!?:;"
 _NOISE: Final = re.compile(r"^[\W_]{1,3}$")
 
 
@@ -79,10 +80,12 @@ def _picture(page: Any) -> bytes:
 
 def _paragraphs(text: str) -> str:
     """Recognised lines re-flowed; specks that became single signs are dropped."""
-    blocks = []
+    blocks: list[list[tuple[str, bool]]] = []
     for block in _BLANK_LINES.split(clean_text(text)):
         lines = [line.strip() for line in block.split("\n")]
-        lines = [line for line in lines if line and not _NOISE.match(line)]
-        if lines:
-            blocks.append(join_lines([(line, False) for line in lines]))
-    return "\n\n".join(blocks)
+        kept = [(line, False) for line in lines if line and not _NOISE.match(line)]
+        if kept and blocks and kept[0][0][0].islower() and blocks[-1][-1][0][-1] not in _SENTENCE_ENDS:
+            blocks[-1] += kept  # wide line spacing looks like a gap between paragraphs
+        elif kept:
+            blocks.append(kept)
+    return "\n\n".join(map(join_lines, blocks))

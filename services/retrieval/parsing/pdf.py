@@ -52,7 +52,7 @@ def parse_pdf(path: Path, limits: ParseLimits, report: Report) -> ParsedDocument
     reader = _PdfReader(pdf, TableReader(path, limits.table_seconds), limits, report)
     pages = [reader.read(index) for index in range(len(pdf))]
     markdown = _render(pages, limits)
-    if not any(page.markdown for page in markdown):
+    if not any(page.markdown for page in markdown) and not report.warnings():
         raise failures.empty()
     text = "\n".join(page.markdown for page in markdown[:20])
     return ParsedDocument(tuple(markdown), report.warnings(), _title(pdf), PDF, language_of(text))
