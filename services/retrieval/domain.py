@@ -8,7 +8,7 @@ from appliance.contracts.retrieval.v1.documents import DocumentWarning, PageSpan
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkDraft:
+class AnalysedChunk:
     """A chunk before it has an id.
 
     Attributes:
@@ -39,7 +39,7 @@ class PreparedDocument:
     page_count: int | None
     pages: tuple[PageSpan, ...]
     warnings: tuple[DocumentWarning, ...]
-    chunks: tuple[ChunkDraft, ...]
+    chunks: tuple[AnalysedChunk, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.retrieval.domain import IndexEntry
 from services.retrieval.presence import Presence
+from services.retrieval.progress import ProgressBoard
 from services.retrieval.qdrant_vector_index import QdrantVectorIndex
 from services.retrieval.sqlalchemy_chunks import SqlChunks, Unembedded
 from services.retrieval.tantivy_text_index import TantivyTextIndex
@@ -31,12 +32,16 @@ _RETRY_SECONDS: Final = 5.0
 class IndexKeeper:
     """The only writer of both indexes."""
 
-    def __init__(self, chunks: SqlChunks, text: TantivyTextIndex, vectors: QdrantVectorIndex | None, encoder: Encoder | None, presence: Presence) -> None:
+    def __init__(
+        self, chunks: SqlChunks, text: TantivyTextIndex, vectors: QdrantVectorIndex | None, encoder: Encoder | None, presence: Presence,
+        board: ProgressBoard,
+    ) -> None:  # fmt: skip
         self._chunks = chunks
         self._text = text
         self._vectors = vectors
         self._encoder = encoder
         self._presence = presence
+        self._board = board
         self._lock = asyncio.Lock()
         self._waiting: list[tuple[Sequence[IndexEntry], asyncio.Future[None]]] = []
         self._unembedded = asyncio.Event()
@@ -123,6 +128,8 @@ class IndexKeeper:
             if entries:
                 await asyncio.to_thread(index.add, entries, vectors[np.array(kept)])
                 await self._chunks.mark_embedded([entry.chunk_id for entry in entries])
+        for document_id in {item.entry.document_id for item in batch}:
+            self._board.touch(document_id)
 
     async def _grow_graph(self, index: QdrantVectorIndex) -> None:
         if await asyncio.to_thread(index.needs_graph):

@@ -29,13 +29,17 @@ class ProgressBoard:
         self._latest.pop(document_id, None)
         self._wake(document_id)
 
+    def touch(self, document_id: str) -> None:
+        """The catalogue changed for this document (its chunks got vectors)."""
+        self._wake(document_id)
+
     def _wake(self, document_id: str) -> None:
         event = self._changed.pop(document_id, None)
         if event is not None:
             event.set()
 
     async def changes(self, document_id: str, *, poll_seconds: float = 1.0) -> AsyncIterator[None]:
-        """Yield at once, after every change, and every ``poll_seconds`` (embedding moves without posting)."""
+        """Yield at once, after every change, and every ``poll_seconds`` (a change may come from elsewhere)."""
         while True:
             event = self._changed.setdefault(document_id, asyncio.Event())
             yield

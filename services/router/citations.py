@@ -18,6 +18,7 @@ from typing import Final
 _LONGEST_MARK: Final = 40
 _MARK: Final = re.compile(r"[ \t]?\[\s*\^?\s*(\d{1,4}(?:\s*[,;–-]\s*\d{1,4}){0,9})\s*\]")
 _UNFINISHED: Final = re.compile(r"[ \t]?\[[\s\d,;^–-]*$|[ \t]$")
+_OPEN: Final = re.compile(r"\[[\s\d,;^–-]*$")
 _LIST: Final = re.compile(r"\s*[,;]\s*")
 _RANGE: Final = re.compile(r"\s*[–-]\s*")
 _FENCE: Final = re.compile(r"^[ \t]*```", re.MULTILINE)
@@ -50,7 +51,7 @@ class CitationFilter:
         return tuple(checked for piece in pieces if (checked := self._check(piece)))
 
     def _plain(self, pieces: Sequence[str]) -> tuple[str, ...]:
-        """The usual case: no mark anywhere. Only a blank at the end may belong to a mark that comes next."""
+        """The usual case: no mark anywhere."""
         for piece in pieces:
             self._follow(piece)
         return tuple(pieces)
@@ -90,7 +91,9 @@ class CitationFilter:
                     self.used.append(number)
             else:
                 self.invented += 1
-        return blank + "".join(f"[{number}]" for number in kept) if kept else ""
+        if kept:
+            return blank + "".join(f"[{number}]" for number in kept)
+        return "…" if _OPEN.search(self._line) else ""  # "[7[9]]" must not become "[7]"
 
     def _is_code(self, mark: str) -> bool:
         if self._fenced:

@@ -1,0 +1,110 @@
+"""The command line's way to the running box: its HTTP API, on loopback, with the administrator's key unless told otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from appliance.home import Home
+from appliance.kit.errors import OUTCOMES, ApplianceError
+
+KEY_VARIABLE: Final = "APPLIANCE_API_KEY"
+URL_VARIABLE: Final = "APPLIANCE_URL"
+_TIMEOUT: Final = httpx.Timeout(600.0, connect=5.0)
+
+
+class BoxClient:
+    """Calls of ``docs/api.md`` that commands need. JSON values are plain dicts: the CLI only prints them."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def get(self, path: str, **parameters: object) -> Any:  # noqa: ANN401 - JSON
+        """JSON answer of a GET; None parameters are left out."""
+        return self._json("GET", path, params=_given(parameters))
+
+    def post(self, path: str, body: object | None = None, **parameters: object) -> Any:  # noqa: ANN401 - JSON
+        """JSON answer of a POST."""
+        return self._json("POST", path, json=body, params=_given(parameters))
+
+    def delete(self, path: str) -> None:
+        """DELETE, nothing comes back."""
+        self._json("DELETE", path)
+
+    def upload(self, path: Path, space: str, name: str) -> dict[str, Any]:
+        """Send one file; the row that the box gives for it."""
+        with path.open("rb") as data:
+            answer = self._json("POST", "/api/documents", params={"space": space}, files={"file": (name, data)})
+        row: dict[str, Any] = answer["data"][0]
+        return row
+
+    def events(self, method: str, path: str, body: object | None = None) -> Iterator[dict[str, Any]]:
+        """``data:`` lines of a server-sent event stream as JSON values, until it ends or says ``[DONE]``."""
+        with self._connected(), self._http.stream(method, path, json=body) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise _error(response)
+            for line in response.iter_lines():
+                if line.startswith("data:") and (data := line[5:].strip()) != "[DONE]":
+                    yield json.loads(data)
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401 - httpx options, JSON
+        with self._connected():
+            response = self._http.request(method, path, **options)
+        if response.status_code >= 400:
+            raise _error(response)
+        return response.json() if response.content else None
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TimeoutException as exc:
+            raise ApplianceError("upstream_timeout", "the box did not answer in time", hint="see: appliance doctor") from exc
+        except httpx.TransportError as exc:
+            raise ApplianceError("unavailable", f"the box at {self._http.base_url} cannot be reached", hint="start it with: appliance up") from exc
+
+
+@contextmanager
+def box_client(*, key: str | None = None) -> Iterator[BoxClient]:
+    """A client for the box of the home (or of ``$APPLIANCE_URL``), closed at the end.
+
+    Raises:
+        ApplianceError: ``unavailable`` when no box runs, ``unauthenticated`` when there is no key.
+    """
+    home = Home.default()
+    url = os.environ.get(URL_VARIABLE)
+    if url is None:
+        running = home.running()
+        if running is None:
+            raise ApplianceError("unavailable", f"no box serves {home.path}", hint="start it with: appliance up --detach (or set APPLIANCE_HOME)")
+        url = running.url
+    headers = {"authorization": f"Bearer {key or os.environ.get(KEY_VARIABLE) or _admin_key(home)}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False) as http:
+        yield BoxClient(http)
+
+
+def _admin_key(home: Home) -> str:
+    try:
+        return home.admin_key.read_text().strip()
+    except OSError as exc:
+        raise ApplianceError("unauthenticated", "no API key", hint=f"set {KEY_VARIABLE}, or run as the user who owns {home.admin_key}") from exc
+
+
+def _given(parameters: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in parameters.items() if value is not None}
+
+
+def _error(response: httpx.Response) -> ApplianceError:
+    try:
+        body = response.json()["error"]
+        code, message, hint = str(body.get("code") or "internal"), str(body.get("message")), str(body.get("hint") or "")
+    except (ValueError, KeyError, TypeError):
+        code, message, hint = "internal", f"the box answered {response.status_code}", "see its log"
+    return ApplianceError(code if code in OUTCOMES else "internal", message, hint=hint)

@@ -1,0 +1,211 @@
+"""``appliance doctor``: look at everything a box stands on and say what to do. Works with the box up or down; changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sqlite3
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Final
+
+import httpx
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from appliance.audit.verify import verify_folder
+from appliance.home import Home
+from appliance.hub.models_toml import load_models, root_models_file
+from appliance.hub.snapshots import verify_snapshot
+from appliance.kit.errors import ApplianceError
+
+_LEAST_FREE_BYTES: Final = 2 * 1024**3
+_WARN_FREE_BYTES: Final = 10 * 1024**3
+_PACKAGES: Final = ("onnxruntime", "tantivy", "qdrant-edge-py", "tokenizers", "pypdfium2", "fastapi")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One checked thing. ``level``: ok, warn (works, look at it) or fail (does not work); ``advice`` is empty when ok."""
+
+    check: str
+    level: str
+    detail: str
+    advice: str = ""
+
+
+def doctor(
+    port: Annotated[int, typer.Option(help="port that the box should get")] = 8080,
+    json: Annotated[bool, typer.Option("--json", help="one JSON value per line")] = False,
+) -> None:
+    """Check ports, disk, versions, keys, models, indexes and the audit log. Exit status 35 when something does not work.
+
+    Example:
+        appliance doctor --json
+    """
+    home = Home.default()
+    findings = list(examine(home, port))
+    if json:
+        for finding in findings:
+            print(orjson.dumps(asdict(finding)).decode())
+    else:
+        table = Table("check", "", "what was found", "what to do")
+        for finding in findings:
+            table.add_row(finding.check, {"ok": "[green]ok", "warn": "[yellow]warn", "fail": "[red]FAIL"}[finding.level], finding.detail, finding.advice)
+        Console().print(table)
+    failed = [finding for finding in findings if finding.level == "fail"]
+    if failed:
+        raise ApplianceError("home_invalid", f"{len(failed)} checks failed", hint=failed[0].advice)
+
+
+def examine(home: Home, port: int) -> Iterator[Finding]:
+    """All findings; a check that itself breaks is a finding too."""
+    checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+        ("versions", _versions),
+        ("home", lambda: _home(home)),
+        ("disk", lambda: _disk(home)),
+        ("box", lambda: _box(home, port)),
+        ("keys", lambda: _keys(home)),
+        ("database", lambda: _database(home)),
+        ("indexes", lambda: _indexes(home)),
+        ("models", lambda: _models(home)),
+        ("audit", lambda: _audit(home)),
+        ("ocr", _ocr),
+    )
+    for name, check in checks:
+        try:
+            yield from check()
+        except ApplianceError as exc:
+            yield Finding(name, "fail", exc.message, exc.hint)
+        except OSError as exc:
+            yield Finding(name, "fail", str(exc), "check the rights and the disk")
+
+
+def _versions() -> Iterator[Finding]:
+    level = "ok" if sys.version_info >= (3, 11) else "fail"
+    yield Finding("python", level, sys.version.split()[0], "" if level == "ok" else "install Python 3.11 or newer")
+    missing = []
+    for package in _PACKAGES:
+        try:
+            metadata.version(package)
+        except metadata.PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        yield Finding("packages", "fail", "missing: " + ", ".join(missing), "run: make setup")
+    else:
+        yield Finding("packages", "ok", f"appliance {metadata.version('appliance')}, {len(_PACKAGES)} engines present")
+
+
+def _home(home: Home) -> Iterator[Finding]:
+    if not home.path.exists():
+        yield Finding("home", "warn", f"{home.path} does not exist", "the first `appliance up` makes it")
+        return
+    writable = os.access(home.path, os.W_OK | os.X_OK)
+    yield Finding("home", "ok" if writable else "fail", str(home.path), "" if writable else "run as its owner, or correct the rights")
+
+
+def _disk(home: Home) -> Iterator[Finding]:
+    place = home.path if home.path.exists() else home.path.parent
+    free = shutil.disk_usage(place).free
+    level = "fail" if free < _LEAST_FREE_BYTES else "warn" if free < _WARN_FREE_BYTES else "ok"
+    yield Finding("disk", level, f"{free / 1024**3:.1f} GiB free", "" if level == "ok" else "free space on the file system of the home")
+
+
+def _box(home: Home, port: int) -> Iterator[Finding]:
+    running = home.running()
+    if running is None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                yield Finding("port", "fail", f"port {port} is taken by another program", "choose another: make up PORT=8081")
+                return
+        yield Finding("port", "ok", f"port {port} is free; no box runs")
+        return
+    try:
+        answer = httpx.get(running.url + "/readyz", timeout=10, trust_env=False)
+    except httpx.TransportError:
+        yield Finding("box", "fail", f"process {running.pid} does not answer at {running.url}", "restart it: appliance down, then appliance up")
+        return
+    for name, check in answer.json().get("checks", {}).items():
+        level = "ok" if check["ok"] else "fail"
+        yield Finding(f"ready: {name}", level, str(check.get("detail") or ""), "" if check["ok"] else f"see the log in {home.logs}")
+
+
+def _keys(home: Home) -> Iterator[Finding]:
+    if not home.keys.exists():
+        yield Finding("keys", "warn", "not made yet", "the first `appliance up` makes them")
+        return
+    secrets = [path for path in (*home.keys.iterdir(), home.admin_key, home.admin_password) if path.exists() and not path.name.endswith((".pub", ".json"))]
+    loose = [path.name for path in secrets if stat.S_IMODE(path.stat().st_mode) & 0o077 and not path.name.endswith(".pem.pub")]
+    if loose:
+        yield Finding("keys", "fail", "readable by others: " + ", ".join(loose), f"chmod 600 those files in {home.path}")
+    else:
+        yield Finding("keys", "ok", f"{len(secrets)} secrets, readable by their owner only")
+
+
+def _database(home: Home) -> Iterator[Finding]:
+    if not home.database.exists():
+        yield Finding("database", "warn", "not made yet", "the first `appliance up` makes it")
+        return
+    try:
+        with sqlite3.connect(f"file:{home.database}?mode=ro", uri=True, timeout=5) as connection:
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            documents, chunks, owed = (
+                connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("documents", "chunks", "garbage")
+            )
+    except sqlite3.DatabaseError as exc:
+        yield Finding("database", "fail", str(exc), "stop the box and restore the last backup")
+        return
+    ok = verdict == "ok"
+    yield Finding("database", "ok" if ok else "fail", f"{documents} documents, {chunks} passages, {owed} owed removals", "" if ok else "restore the last backup")
+
+
+def _indexes(home: Home) -> Iterator[Finding]:
+    present = [path.name for path in home.indexes.iterdir()] if home.indexes.exists() else []
+    if not present:
+        yield Finding("indexes", "warn", "not built yet", "the box builds them from the database when it starts")
+        return
+    yield Finding("indexes", "ok", ", ".join(sorted(present)) + "; compared with the database at every start")
+
+
+def _models(home: Home) -> Iterator[Finding]:
+    for spec in load_models(root_models_file(), home.path / "models.toml"):
+        name = f"model {spec.kind}.{spec.alias}"
+        if spec.path is None:
+            yield Finding(name, "ok", spec.endpoint or spec.engine or "built in")
+            continue
+        try:
+            verify_snapshot(home.models / spec.path, spec.digest)
+        except ApplianceError as exc:
+            yield Finding(name, "fail", exc.message, exc.hint)
+        else:
+            yield Finding(name, "ok", f"{spec.path}, digest matches models.toml")
+
+
+def _audit(home: Home) -> Iterator[Finding]:
+    if not any(home.audit.glob("*")):
+        yield Finding("audit", "warn", "empty", "it begins with the first start")
+        return
+    report = verify_folder(home.audit, _public_key(home))
+    yield Finding("audit", "ok", f"{report.records:,} records, chain and signatures hold")
+
+
+def _public_key(home: Home) -> Path:
+    return home.keys / "audit.pub"
+
+
+def _ocr() -> Iterator[Finding]:
+    found = shutil.which("tesseract")
+    if found:
+        yield Finding("ocr", "ok", found)
+    else:
+        yield Finding("ocr", "warn", "Tesseract is not installed: scanned pages are reported, not read", "apt-get install tesseract-ocr tesseract-ocr-rus")

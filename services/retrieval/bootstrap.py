@@ -1,0 +1,77 @@
+"""Builds retrieval for the embedded profile: the only file here that names concrete adapters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from appliance.contracts.embed.v1.api import Encoder
+from appliance.contracts.rerank.v1.api import Reranker
+from services.retrieval.documents import DocumentService
+from services.retrieval.folder_blob_store import FolderBlobStore
+from services.retrieval.index_keeper import IndexKeeper
+from services.retrieval.ingest import Ingestor, Preparer
+from services.retrieval.presence import Presence
+from services.retrieval.progress import ProgressBoard
+from services.retrieval.qdrant_vector_index import QdrantVectorIndex
+from services.retrieval.search import HybridSearch
+from services.retrieval.settings import RetrievalSettings
+from services.retrieval.sqlalchemy_catalogue import SqlCatalogue
+from services.retrieval.sqlalchemy_chunks import SqlChunks
+from services.retrieval.tantivy_text_index import TantivyTextIndex
+
+Record = Callable[[str, str, str, dict[str, object]], Awaitable[None]]
+"""Audit hook: ``await record(action, document_id, space, detail)``, durable when it returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalService:
+    """What the rest of the process uses.
+
+    Attributes:
+        tasks: background work by name; dead ones make ``/readyz`` red.
+    """
+
+    search: HybridSearch
+    documents: DocumentService
+    text_index: TantivyTextIndex
+    vector_index: QdrantVectorIndex | None
+    ingestor: Ingestor
+    presence: Presence
+    tasks: Mapping[str, asyncio.Task[None]]
+
+
+@asynccontextmanager
+async def open_retrieval(
+    *, blobs: Path, indexes: Path, engine: AsyncEngine, encoder: Encoder | None, reranker: Reranker | None,
+    preparer: Preparer, settings: RetrievalSettings, record: Record,
+) -> AsyncIterator[RetrievalService]:  # fmt: skip
+    """Open both indexes, pay what a crash left owing, start background work; stop it at the end."""
+    catalogue, chunks, blob_lock = SqlCatalogue(engine), SqlChunks(engine), asyncio.Lock()
+    text = await asyncio.to_thread(TantivyTextIndex, indexes)
+    vectors = await asyncio.to_thread(QdrantVectorIndex, indexes, encoder.dimensions) if encoder else None
+    presence, board, store = Presence(chunks), ProgressBoard(), FolderBlobStore(blobs)
+    keeper = IndexKeeper(chunks, text, vectors, encoder, presence, board)
+    ingestor = Ingestor(
+        catalogue, store, preparer, keeper, presence, board, workers=settings.parser_processes, blob_lock=blob_lock, record=record
+    )
+    await keeper.reconcile()
+    tasks = {"ingest": asyncio.create_task(ingestor.run()), "embedder": asyncio.create_task(keeper.run_embedder())}
+    try:
+        yield RetrievalService(
+            HybridSearch(chunks, text, vectors, encoder, reranker, presence, settings),
+            DocumentService(catalogue, store, ingestor, keeper, presence, board, blob_lock),
+            text, vectors, ingestor, presence, tasks,
+        )  # fmt: skip
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await asyncio.to_thread(text.close)
+        if vectors is not None:
+            await asyncio.to_thread(vectors.close)
