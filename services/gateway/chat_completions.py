@@ -7,7 +7,6 @@ or FastAPI. An error before the first byte is an ordinary error answer; after it
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -24,6 +23,7 @@ from services.gateway.chat_request import ChatCompletionRequest, decode_chat_req
 from services.gateway.conversation import Answer, Conversation
 from services.gateway.departure import DepartureWatch
 from services.gateway.error_bodies import error_body, internal_error
+from services.gateway.identifiers import next_identifier
 from services.gateway.limits import RateLimits, Slots
 from services.gateway.settings import GatewaySettings
 
@@ -141,7 +141,7 @@ def _turn(request: ChatCompletionRequest, request_id: str, settings: GatewaySett
 
 
 def _completion_id() -> str:
-    return "chatcmpl-" + secrets.token_hex(12)
+    return "chatcmpl-" + next_identifier()
 
 
 def _ending(writer: sse.ChunkWriter, request: ChatCompletionRequest, answer: Answer, done: DoneEvent) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -20,6 +19,7 @@ from appliance.kit.logging import correlation_id, get_logger
 from services.gateway.asgi import AsgiApp, BeforeAnswer, Exchange, Gone, Receive, Scope, Send
 from services.gateway.authentication import ALLOWED, DENIED, Door, client_address
 from services.gateway.error_bodies import error_body, error_headers, internal_error
+from services.gateway.identifiers import next_identifier
 from services.gateway.limits import EndpointClass, RateLimits
 from services.gateway.measures import GatewayMetrics
 
@@ -173,7 +173,7 @@ def _request_id(given: bytes | None) -> str:
     """The caller's request id when it is a sane one, a new one otherwise."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode("ascii")
-    return secrets.token_hex(16)
+    return next_identifier()
 
 
 def _endpoint_class(method: str, path: str) -> EndpointClass:

@@ -1,79 +1,56 @@
-"""How much a caller may ask: requests a minute by endpoint class, chats at once, and the point at which the box sheds load.
-
-In memory, per process. Windows slide (the ``limits`` library's sliding window counter), so nobody gets twice the rate at a boundary.
-"""
+"""How much a caller may ask: requests a minute by endpoint class, chats at once, and the point at which the box sheds load. In memory, per process."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from typing import Final, Literal
-
-from limits import RateLimitItem, RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
 from services.gateway.asgi import Header
 from services.gateway.settings import GatewaySettings
+from services.gateway.sliding_window import SlidingWindow
 
 EndpointClass = Literal["chat", "search", "upload", "api"]
-_MAX_CACHED_RATES: Final = 4096
-_DENIALS: Final = RateLimitItemPerMinute(60)
+_DENIALS_PER_MINUTE: Final = 60
 
 
 class RateLimits:
     """Counts requests. Raises ``rate_limited`` with Retry-After and the x-ratelimit headers."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._window = SlidingWindow()
         self._factors: Mapping[EndpointClass, float] = {
             "chat": settings.chat_rate_factor,
             "search": settings.search_rate_factor,
             "upload": settings.upload_rate_factor,
             "api": settings.api_rate_factor,
         }
-        self._logins = RateLimitItemPerMinute(settings.logins_per_minute)
-        self._items: dict[tuple[EndpointClass, int], RateLimitItem] = {}
+        self._logins_per_minute = settings.logins_per_minute
 
     def take(self, principal: Principal, endpoint: EndpointClass) -> tuple[Header, ...]:
         """Count one request of ``principal``; the headers that tell what is left."""
-        item = self._item(endpoint, principal.requests_per_minute)
-        allowed = self._limiter.hit(item, endpoint, principal.subject)
-        stats = self._limiter.get_window_stats(item, endpoint, principal.subject)
-        headers = _headers(item.amount, stats.remaining, stats.reset_time - time.time())
-        if not allowed:
-            raise _refused(f"more than {item.amount} {endpoint} requests in a minute", headers, stats.reset_time - time.time())
+        limit = max(1, int(principal.requests_per_minute * self._factors[endpoint]))
+        verdict = self._window.hit(f"{endpoint} {principal.subject}", limit)
+        headers = (
+            (b"x-ratelimit-limit-requests", b"%d" % limit),
+            (b"x-ratelimit-remaining-requests", b"%d" % verdict.remaining),
+            (b"x-ratelimit-reset-requests", b"%ds" % math.ceil(verdict.reset_seconds)),
+        )
+        if not verdict.allowed:
+            raise _refused(f"more than {limit} {endpoint} requests in a minute", headers, verdict.reset_seconds)
         return headers
 
     def take_login(self, address: str) -> None:
-        """Count one attempt to sign in from ``address``."""
-        if not self._limiter.hit(self._logins, "login", address):
-            self._refuse_login(address)
+        """Count one attempt to sign in, refresh or sign out from ``address``."""
+        verdict = self._window.hit(f"login {address}", self._logins_per_minute)
+        if not verdict.allowed:
+            raise _refused("too many attempts to sign in", (), verdict.reset_seconds)
 
     def may_record_denial(self, address: str) -> bool:
         """Whether one more denial of ``address`` goes to the audit log; keeps strangers from filling the disk."""
-        return bool(self._limiter.hit(_DENIALS, "denial", address))
-
-    def check_address(self, address: str) -> None:
-        """Refuse an address that has failed too often, without counting."""
-        if not self._limiter.test(self._logins, "login", address):
-            self._refuse_login(address)
-
-    def _refuse_login(self, address: str) -> None:
-        wait = self._limiter.get_window_stats(self._logins, "login", address).reset_time - time.time()
-        raise _refused("too many attempts to sign in", (), wait)
-
-    def _item(self, endpoint: EndpointClass, per_minute: int) -> RateLimitItem:
-        key = (endpoint, per_minute)
-        item = self._items.get(key)
-        if item is None:
-            if len(self._items) >= _MAX_CACHED_RATES:
-                self._items.clear()
-            item = self._items[key] = RateLimitItemPerMinute(max(1, int(per_minute * self._factors[endpoint])))
-        return item
+        return self._window.hit(f"denial {address}", _DENIALS_PER_MINUTE).allowed
 
 
 class Slots:
@@ -104,14 +81,6 @@ class Slots:
             self._held[subject] = held
         else:
             del self._held[subject]
-
-
-def _headers(limit: int, remaining: int, reset_seconds: float) -> tuple[Header, ...]:
-    return (
-        (b"x-ratelimit-limit-requests", b"%d" % limit),
-        (b"x-ratelimit-remaining-requests", b"%d" % max(0, remaining)),
-        (b"x-ratelimit-reset-requests", b"%ds" % max(0, math.ceil(reset_seconds))),
-    )
 
 
 def _refused(message: str, headers: tuple[Header, ...], wait_seconds: float) -> ApplianceError:

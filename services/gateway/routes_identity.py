@@ -25,12 +25,12 @@ def identity_routes(sessions: Sessions, limits: RateLimits, usage: UsageAccounts
 
     @router.post("/auth/refresh", summary="Exchange a refresh token; the old one is spent")
     async def refresh(body: RefreshToken, address: Address) -> TokenAnswer:
-        limits.check_address(address)
+        limits.take_login(address)
         return _answer(await sessions.refresh(body.refresh_token))
 
     @router.post("/auth/logout", status_code=204, summary="Spend a refresh token")
     async def logout(body: RefreshToken, address: Address) -> None:
-        limits.check_address(address)
+        limits.take_login(address)
         await sessions.logout(body.refresh_token)
 
     @router.get("/me", summary="The caller")

@@ -19,7 +19,7 @@ class GatewaySettings(ServiceSettings):
         max_chat_characters: of all messages of one chat request together (``context_length_exceeded`` above it).
         max_chats_at_once, max_chats_per_principal: chat turns in flight before new ones are shed (503) or refused (429).
         *_rate_factor: limit of an endpoint class as a multiple of the principal's ``requests_per_minute``.
-        logins_per_minute: sign-in attempts by client address.
+        logins_per_minute: sign-ins, refreshes and sign-outs by client address.
         max_turn_seconds: the longest that one answer may take, however slowly its reader reads.
     """
 
