@@ -1,0 +1,1 @@
+"""Embedding: text to unit vectors on the CPU."""
