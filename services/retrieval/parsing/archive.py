@@ -33,6 +33,15 @@ def read_member(path: Path, name: str, limit: int) -> bytes | None:
         return None
 
 
+def is_encrypted(path: Path) -> bool:
+    """Whether some entry needs a password; False when the directory cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(member.flag_bits & _ENCRYPTED_FLAG for member in archive.infolist())
+    except _BROKEN:
+        return False
+
+
 def screen_archive(path: Path, limits: ParseLimits) -> None:
     """Check the invariants above for the file at ``path``.
 

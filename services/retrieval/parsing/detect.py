@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from services.retrieval.parsing import failures
-from services.retrieval.parsing.archive import read_member
+from services.retrieval.parsing.archive import is_encrypted, read_member
 from services.retrieval.parsing.encoding import decode_text
 
 PDF: Final = "application/pdf"
@@ -128,6 +128,8 @@ def _office_type(path: Path) -> str:
 
 
 def _refuse_plain_zip(path: Path) -> None:
+    if is_encrypted(path):
+        raise failures.encrypted("the ZIP container")
     if zipfile.is_zipfile(path):
         raise failures.unsupported("a ZIP archive", "unpack it and upload the documents in it")
     raise failures.corrupt("its ZIP container is incomplete")

@@ -92,8 +92,12 @@ _BLOCKS: Final = frozenset(
 )
 _HEADINGS: Final = {f"h{level}": level for level in range(1, 7)}
 _HIDDEN_STYLE: Final = re.compile(r"(display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+_NESTING: Final = re.compile(
+    r"<(/?)(?:div|span|section|article|main|aside|blockquote|center|ul|ol|dl|table|form|fieldset|details|figure|pre|a|b|i|u|s|em|strong|font|big|small|sub|sup)\b",
+    re.IGNORECASE,
+)
+_MAX_NESTING: Final = 10_000
 _MAX_LIST_DEPTH: Final = 8
-_ENDS: Final = object()
 
 
 def parse_html(path: Path, limits: ParseLimits, report: Report) -> ParsedDocument:
@@ -108,13 +112,27 @@ def parse_html(path: Path, limits: ParseLimits, report: Report) -> ParsedDocumen
     decoded = decode_text(data, declared.group(1).decode("ascii") if declared else None)
     if decoded.damaged:
         report.warn(None, "encoding_damaged", f"some bytes are not valid {decoded.encoding} and were replaced")
-    tree = LexborHTMLParser(clean_text(decoded.text))
+    source = clean_text(decoded.text)
+    _refuse_deep_nesting(source)
+    tree = LexborHTMLParser(source)
     title = tree.css_first("title")
     text = tidy_markdown(_HtmlReader(limits).read(tree.body or tree.root))
     if not text:
         raise failures.empty()
     name = one_line(title.text())[:300] if title is not None else ""
     return ParsedDocument((ParsedPage(None, text),), report.warnings(), name, HTML, language_of(text))
+
+
+def _refuse_deep_nesting(source: str) -> None:
+    """Refuse hopeless nesting before parsing: HTML's own rules make a parser look through every open element.
+
+    Counts only elements whose end tag may not be left out, so that old pages with open ``<p>`` and ``<li>`` pass.
+    """
+    depth = 0
+    for found in _NESTING.finditer(source):
+        depth += -1 if found.group(1) else 1
+        if depth > _MAX_NESTING:
+            raise failures.bomb(f"its elements are nested more than {_MAX_NESTING:,} deep")
 
 
 class _HtmlReader:

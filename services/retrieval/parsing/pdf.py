@@ -1,7 +1,7 @@
 """Read a PDF: text by PDFium, tables by pdfplumber where rules are drawn, scans by Tesseract where installed.
 
 Every page that gives less than it shows leaves a warning: ``ocr_unavailable``, ``ocr_failed``,
-``table_skipped``, ``page_unreadable``.
+``ocr_no_text``, ``ocr_language_missing``, ``table_skipped``, ``page_unreadable``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from services.retrieval.parsing.pdf_lines import Line, read_lines, running_lines
 from services.retrieval.parsing.pdf_tables import FoundTable, TableReader, count_rules
 from services.retrieval.parsing.reporting import Report
 
+_EXPLAINS_NO_TEXT: Final = frozenset({"ocr_unavailable", "ocr_failed", "ocr_no_text"})
 _UNREADABLE_SHARE: Final = 0.3
 _PRIVATE: Final = re.compile("[\ue000-\uf8ff\ufffd\x00-\x1f]")
 _UNTITLED: Final = ("(anonymous)", "anonymous", "untitled", "microsoft word - ", "без имени", "document1")
@@ -52,8 +53,8 @@ def parse_pdf(path: Path, limits: ParseLimits, report: Report) -> ParsedDocument
     reader = _PdfReader(pdf, TableReader(path, limits.table_seconds), limits, report)
     pages = [reader.read(index) for index in range(len(pdf))]
     markdown = _render(pages, limits)
-    if not any(page.markdown for page in markdown) and not report.warnings():
-        raise failures.empty()
+    if not any(page.markdown for page in markdown):
+        _refuse_without_text(report)
     text = "\n".join(page.markdown for page in markdown[:20])
     return ParsedDocument(tuple(markdown), report.warnings(), _title(pdf), PDF, language_of(text))
 
@@ -65,6 +66,15 @@ def _open(path: Path) -> Any:
         if getattr(error, "err_code", None) == pdfium.FPDF_ERR_PASSWORD:
             raise failures.encrypted("the PDF") from error
         raise failures.corrupt("PDFium cannot open it") from error
+
+
+def _refuse_without_text(report: Report) -> None:
+    """Refuse a PDF that gave no text, unless it is a scan: then its warnings say what is missing."""
+    codes = {warning.code for warning in report.warnings()}
+    if "page_unreadable" in codes:
+        raise failures.corrupt("none of its pages can be read")
+    if not codes & _EXPLAINS_NO_TEXT:
+        raise failures.empty()
 
 
 def _title(pdf: Any) -> str:

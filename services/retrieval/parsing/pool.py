@@ -7,6 +7,7 @@ and end when idle: an appliance at rest keeps none in memory.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from services.retrieval.parsing.document import ParsedDocument
 from services.retrieval.parsing.limits import DEFAULT_LIMITS, ParseLimits
 from services.retrieval.parsing.reporting import ParseProgress
 from services.retrieval.parsing.wire import ParseRequest
-from services.retrieval.parsing.worker_process import OnProgress, WorkerProcess
+from services.retrieval.parsing.worker_process import OnProgress, StaleWorkerError, WorkerProcess
 
 _ROOT: Final = Path(__file__).resolve().parents[3]
 _WORKER: Final = "services.retrieval.parsing.worker"
@@ -93,17 +94,22 @@ class ParserPool:
         request = ParseRequest(str(path), name, self._limits)
         async with self._slots:
             self._check_open()
-            worker = self._take_idle() or await self._start()
-            try:
-                return await worker.parse(request, on_progress or _ignore)
-            except ApplianceError:
-                self._check_open()
-                raise
-            except BaseException:
-                worker.kill()
-                raise
-            finally:
-                await self._give_back(worker)
+            if (idle := self._take_idle()) is not None:
+                with contextlib.suppress(StaleWorkerError):
+                    return await self._parse_with(idle, request, on_progress or _ignore)
+            return await self._parse_with(await self._start(), request, on_progress or _ignore)
+
+    async def _parse_with(self, worker: WorkerProcess, request: ParseRequest, on_progress: OnProgress) -> ParsedDocument:
+        try:
+            return await worker.parse(request, on_progress)
+        except ApplianceError:
+            self._check_open()
+            raise
+        except BaseException:
+            worker.kill()
+            raise
+        finally:
+            await self._give_back(worker)
 
     def _check_open(self) -> None:
         if not self._open:

@@ -38,6 +38,10 @@ _BUFFER_BYTES: Final = 1024 * 1024
 OnProgress = Callable[[ParseProgress], None]
 
 
+class StaleWorkerError(Exception):
+    """A worker that had waited idle was dead before it took the document: worth another try."""
+
+
 class WorkerProcess:
     """A running worker. It is used for one document at a time; after an error it is killed, never asked again."""
 
@@ -45,6 +49,7 @@ class WorkerProcess:
         self._process = process
         self.documents = 0
         self.usable = True
+        self._silent = False
 
     @classmethod
     async def start(cls, command: Sequence[str], environment: Mapping[str, str]) -> WorkerProcess:
@@ -76,8 +81,10 @@ class WorkerProcess:
         Raises:
             ApplianceError: what the worker said, or ``document_timeout``, or ``document_corrupt`` when the
                 worker died or answered nonsense.
+            StaleWorkerError: the worker served before and was gone when this document came.
         """
         self.documents += 1
+        self._silent = self.documents > 1
         self.usable = False
         limits = request.limits
         begun = asyncio.get_running_loop().time()
@@ -112,16 +119,20 @@ class WorkerProcess:
             length = length_of(await self._process.stdout.readexactly(LENGTH_BYTES))
             if length > limits.result_bytes:
                 raise failures.too_long("the text of the document", limits.text_characters, "characters")
-            return unpack_reply(await self._process.stdout.readexactly(length))
+            frame = unpack_reply(await self._process.stdout.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise await self._death() from error
         except msgspec.MsgspecError as error:
             raise failures.corrupt("its reader answered nonsense") from error
+        self._silent = False
+        return frame
 
-    async def _death(self) -> ApplianceError:
+    async def _death(self) -> ApplianceError | StaleWorkerError:
         """Why the worker is gone, as an error about the document."""
         self.kill()
         code = await self._process.wait()
+        if self._silent:
+            return StaleWorkerError()
         if code == -signal.SIGXCPU:
             return ApplianceError(
                 "document_timeout",
