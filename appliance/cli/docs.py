@@ -151,10 +151,11 @@ def list_documents(
         for document in documents:
             print(orjson.dumps(document).decode())
         return
-    table = Table("id", "space", "name", "status", "pages", "passages", "with vector")
+    table = Table("space", "name", "status", "pages", "passages", "with vector")
+    table.add_column("id", no_wrap=True, min_width=36)
     for document in documents:
         counts = (str(document[field] if document[field] is not None else "") for field in ("pages", "chunks", "embedded_chunks"))
-        table.add_row(document["id"], document["space"], document["name"], document["status"], *counts)
+        table.add_row(document["space"], document["name"], document["status"], *counts, document["id"])
     Console().print(table)
 
 

@@ -20,10 +20,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from appliance.audit.verify import verify_folder
+from appliance.audit.bootstrap import audit_folder, public_key_path
+from appliance.audit.signing import load_public_key
+from appliance.audit.verify import verify_log
 from appliance.home import Home
-from appliance.hub.models_toml import load_models, root_models_file
-from appliance.hub.snapshots import verify_snapshot
+from appliance.hub.models_toml import load_home_models
+from appliance.hub.snapshots import open_snapshot, verify
 from appliance.kit.errors import ApplianceError
 
 _LEAST_FREE_BYTES: Final = 2 * 1024**3
@@ -178,13 +180,13 @@ def _indexes(home: Home) -> Iterator[Finding]:
 
 
 def _models(home: Home) -> Iterator[Finding]:
-    for spec in load_models(root_models_file(), home.path / "models.toml"):
+    for spec in load_home_models(home.path).specs:
         name = f"model {spec.kind}.{spec.alias}"
-        if spec.path is None:
+        if not spec.path:
             yield Finding(name, "ok", spec.endpoint or spec.engine or "built in")
             continue
         try:
-            verify_snapshot(home.models / spec.path, spec.digest)
+            verify(open_snapshot(home.models, spec.path, spec.digest))
         except ApplianceError as exc:
             yield Finding(name, "fail", exc.message, exc.hint)
         else:
@@ -192,15 +194,15 @@ def _models(home: Home) -> Iterator[Finding]:
 
 
 def _audit(home: Home) -> Iterator[Finding]:
-    if not any(home.audit.glob("*")):
-        yield Finding("audit", "warn", "empty", "it begins with the first start")
+    folder, key = audit_folder(home.path), public_key_path(home.path)
+    if not key.exists():
+        yield Finding("audit", "warn", "no log yet", "it begins with the first start")
         return
-    report = verify_folder(home.audit, _public_key(home))
-    yield Finding("audit", "ok", f"{report.records:,} records, chain and signatures hold")
-
-
-def _public_key(home: Home) -> Path:
-    return home.keys / "audit.pub"
+    verdict = verify_log(folder, load_public_key(key))
+    if verdict.fault is None:
+        yield Finding("audit", "ok", f"{verdict.records:,} records, chain and signatures hold")
+    else:
+        yield Finding("audit", "fail", str(verdict.fault), "keep a copy of the log and run: appliance audit verify")
 
 
 def _ocr() -> Iterator[Finding]:

@@ -1,0 +1,1 @@
+"""The embedded profile: every service built in one process, on one event loop."""

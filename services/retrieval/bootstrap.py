@@ -55,7 +55,7 @@ async def open_retrieval(
     catalogue, chunks, blob_lock = SqlCatalogue(engine), SqlChunks(engine), asyncio.Lock()
     text = await asyncio.to_thread(TantivyTextIndex, indexes)
     vectors = await asyncio.to_thread(QdrantVectorIndex, indexes, encoder.dimensions) if encoder else None
-    presence, board, store = Presence(chunks), ProgressBoard(), FolderBlobStore(blobs)
+    presence, board, store = Presence(catalogue), ProgressBoard(), FolderBlobStore(blobs)
     keeper = IndexKeeper(chunks, text, vectors, encoder, presence, board)
     ingestor = Ingestor(
         catalogue, store, preparer, keeper, presence, board, workers=settings.parser_processes, blob_lock=blob_lock, record=record

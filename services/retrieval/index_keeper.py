@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 
 from appliance.contracts.embed.v1.api import Encoder
-from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.retrieval.domain import IndexEntry
 from services.retrieval.presence import Presence
@@ -43,7 +42,6 @@ class IndexKeeper:
         self._presence = presence
         self._board = board
         self._lock = asyncio.Lock()
-        self._waiting: list[tuple[Sequence[IndexEntry], asyncio.Future[None]]] = []
         self._unembedded = asyncio.Event()
         self._unembedded.set()
 
@@ -66,29 +64,10 @@ class IndexKeeper:
             await asyncio.to_thread(self._text.add, batch)
 
     async def add_text(self, entries: Sequence[IndexEntry]) -> None:
-        """Make chunks findable by BM25. Calls that wait for the lock together share one index commit (group commit)."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((entries, done))
+        """Make chunks findable by BM25, in one index commit; durable when it returns."""
         async with self._lock:
-            if not self._waiting:
-                return await done
-            batch, self._waiting = self._waiting, []
-            await self._commit(batch)
-        return await done
-
-    async def _commit(self, batch: Sequence[tuple[Sequence[IndexEntry], asyncio.Future[None]]]) -> None:
-        try:
-            entries = [entry for part, _ in batch for entry in part]
             there = await self._chunks.still_there([entry.chunk_id for entry in entries])
             await asyncio.to_thread(self._text.add, [entry for entry in entries if entry.chunk_id in there])
-        except BaseException as exc:
-            for _, done in batch:
-                if not done.done():
-                    done.set_exception(exc if isinstance(exc, Exception) else ApplianceError("cancelled", "the box is stopping"))
-            raise
-        for _, done in batch:
-            if not done.done():
-                done.set_result(None)
 
     def wake_embedder(self) -> None:
         """There are new live chunks without vectors."""

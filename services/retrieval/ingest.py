@@ -7,7 +7,9 @@ catalogue's ``queued`` rows, read again at start, so kill -9 at any step repeats
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -15,7 +17,7 @@ from appliance.contracts.retrieval.v1.documents import DocumentError, DocumentSt
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.retrieval import metrics
-from services.retrieval.domain import PendingVersion, PreparedDocument
+from services.retrieval.domain import IndexEntry, PendingVersion, PreparedDocument
 from services.retrieval.index_keeper import IndexKeeper
 from services.retrieval.ports import BlobStore
 from services.retrieval.presence import Presence
@@ -25,6 +27,7 @@ from services.retrieval.sqlalchemy_catalogue import SqlCatalogue
 log = get_logger(__name__)
 QUEUE_LIMIT: Final = 100_000
 _RETRY_SECONDS: Final = 2.0
+_PUBLISH_DOCUMENTS: Final = 128
 
 
 class Preparer(Protocol):
@@ -33,6 +36,14 @@ class Preparer(Protocol):
     async def prepare(self, path: Path, name: str, on_progress: Callable[[int, int | None], None]) -> PreparedDocument:
         """Parse, chunk and analyse ``path``; ``on_progress(pages_done, pages)``. Raises ApplianceError ``document_*``."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A version whose chunks are in the catalogue and wait for the index."""
+
+    pending: PendingVersion
+    entries: Sequence[IndexEntry]
 
 
 class Ingestor:
@@ -47,6 +58,7 @@ class Ingestor:
         self._presence, self._board, self._workers, self._blob_lock = presence, board, workers, blob_lock
         self._record = record
         self._queue: asyncio.Queue[PendingVersion] = asyncio.Queue()
+        self._stored: asyncio.Queue[_Stored] = asyncio.Queue(_PUBLISH_DOCUMENTS)
 
     @property
     def depth(self) -> int:
@@ -64,43 +76,66 @@ class Ingestor:
             self.enqueue(pending)
         async with asyncio.TaskGroup() as group:
             for _ in range(self._workers):
-                group.create_task(self._work())
+                group.create_task(self._prepare_documents())
+            group.create_task(self._publish_documents())
 
-    async def _work(self) -> None:
+    async def _prepare_documents(self) -> None:
         while True:
             pending = await self._queue.get()
-            try:
-                await self._ingest(pending)
-            except ApplianceError as exc:
-                await self._failed(pending, exc)
-            except Exception as exc:  # noqa: BLE001 - one document must not stop the others
-                log.exception("ingest_crashed", document_id=pending.document_id)
-                await self._failed(pending, ApplianceError("internal", "the document could not be processed", hint="see the log"), exc)
-            finally:
-                self._board.settle(pending.document_id)
+            async with self._refusing([pending]):
+                stored = await self._prepared(pending)
+                if stored is None:
+                    self._board.settle(pending.document_id)
+                else:
+                    await self._stored.put(stored)
 
-    async def _ingest(self, pending: PendingVersion) -> None:
+    async def _prepared(self, pending: PendingVersion) -> _Stored | None:
         def on_progress(done: int, pages: int | None) -> None:
             self._post(pending, "parsing", done, pages)
 
         with metrics.ingest_seconds.labels("parse").time():
             prepared = await self._preparer.prepare(self._blobs.path(pending.sha256), pending.name, on_progress)
         self._post(pending, "indexing", prepared.page_count or 0, prepared.page_count)
-        with metrics.ingest_seconds.labels("index").time():
+        with metrics.ingest_seconds.labels("store").time():
             entries = await self._catalogue.store(pending, prepared)
-            if entries is None:
-                return
-            await self._keeper.add_text(entries)
-        old = await self._catalogue.superseded(pending.document_id)
-        if not await self._catalogue.publish(pending):
-            return
-        await self._presence.refresh()
+        return None if entries is None else _Stored(pending, entries)
+
+    async def _publish_documents(self) -> None:
+        """Everything that is stored and waits becomes searchable in one index commit and one transaction (group commit)."""
+        while True:
+            batch = [await self._stored.get()]
+            while len(batch) < _PUBLISH_DOCUMENTS and not self._stored.empty():
+                batch.append(self._stored.get_nowait())
+            async with self._refusing([item.pending for item in batch]):
+                await self._publish(batch)
+
+    async def _publish(self, batch: Sequence[_Stored]) -> None:
+        with metrics.ingest_seconds.labels("publish").time():
+            await self._keeper.add_text([entry for item in batch for entry in item.entries])
+            published, replaced = await self._catalogue.publish([item.pending for item in batch])
+            await self._presence.refresh()
         self._keeper.wake_embedder()
-        metrics.documents_total.labels("ready").inc()
-        if old:
+        metrics.documents_total.labels("ready").inc(len(published))
+        if replaced:
             await self._keeper.collect_garbage()
-            await self.drop_blobs(old)
-        await self._record("document.indexed", pending.document_id, pending.space, {"version": pending.version, "chunks": len(entries)})
+            await self.drop_blobs(replaced)
+        chunks = {item.pending: len(item.entries) for item in batch}
+        await asyncio.gather(*(self._note("document.indexed", item, {"chunks": chunks[item]}) for item in published))
+        for item in batch:
+            self._board.settle(item.pending.document_id)
+
+    @asynccontextmanager
+    async def _refusing(self, batch: Sequence[PendingVersion]) -> AsyncIterator[None]:
+        """Whatever happens to these documents must not stop the others."""
+        try:
+            yield
+        except ApplianceError as exc:
+            for pending in batch:
+                await self._failed(pending, exc)
+        except Exception as exc:
+            log.exception("ingest_crashed", document_ids=[pending.document_id for pending in batch])
+            for pending in batch:
+                await self._failed(pending, ApplianceError("internal", "the document could not be processed", hint="see the log"), exc)
 
     async def drop_blobs(self, digests: list[str]) -> None:
         """Forget bytes that no version uses any more."""
@@ -111,13 +146,16 @@ class Ingestor:
     async def _failed(self, pending: PendingVersion, error: ApplianceError, cause: Exception | None = None) -> None:
         if error.code in {"disk_full", "unavailable", "cancelled"}:  # ours, not the document's: it stays queued
             log.warning("ingest_postponed", document_id=pending.document_id, code=error.code)
-            await asyncio.sleep(_RETRY_SECONDS)
-            self.enqueue(pending)
+            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self.enqueue, pending)
             return
         metrics.documents_total.labels("failed").inc()
         log.info("document_refused", document_id=pending.document_id, code=error.code, cause=repr(cause) if cause else None)
         await self._catalogue.fail(pending, DocumentError(error.code, error.message, error.hint))
-        await self._record("document.failed", pending.document_id, pending.space, {"version": pending.version, "code": error.code})
+        self._board.settle(pending.document_id)
+        await self._note("document.failed", pending, {"code": error.code})
+
+    async def _note(self, action: str, pending: PendingVersion, detail: dict[str, object]) -> None:
+        await self._record(action, pending.document_id, pending.space, {"version": pending.version, **detail})
 
     def _post(self, pending: PendingVersion, status: DocumentStatus, done: int, pages: int | None) -> None:
         self._board.post(pending.document_id, Progress(status, done, pages, 0, 0))

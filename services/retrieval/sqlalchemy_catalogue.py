@@ -119,22 +119,27 @@ class SqlCatalogue:
                 IndexEntry(row.id, pending.space, pending.document_id, prepared.media_type, prepared.language, decode_passage_terms(row.terms).joined) for row in stored.all()
             ]
 
-    async def publish(self, pending: PendingVersion) -> bool:
-        """Make the version the one that search sees; False when it was superseded or deleted meanwhile."""
+    async def publish(self, finished: Sequence[PendingVersion]) -> tuple[list[PendingVersion], list[str]]:
+        """Make versions the ones that search sees, all in one transaction.
+
+        Returns:
+            Those that were published (the others were superseded or deleted meanwhile), and digests of the versions they replaced.
+        """
+        published: list[PendingVersion] = []
+        replaced: list[str] = []
         async with writing(self._engine) as connection:
-            done = await connection.execute(
-                sa.update(documents)
-                .where(documents.c.id == pending.document_id, documents.c.newest_version == pending.version)
-                .values(live_version=pending.version, status=READY, error=None, updated_at=time.time())
-            )
-            if done.rowcount == 0:
-                return False
-            older = sa.and_(chunks.c.document_id == pending.document_id, chunks.c.version < pending.version)
-            await _discard_chunks(connection, older)
-            await connection.execute(
-                sa.delete(versions).where(versions.c.document_id == pending.document_id, versions.c.version < pending.version)
-            )
-            return True
+            for pending in finished:
+                done = await connection.execute(
+                    sa.update(documents)
+                    .where(documents.c.id == pending.document_id, documents.c.newest_version == pending.version)
+                    .values(live_version=pending.version, status=READY, error=None, updated_at=time.time())
+                )
+                if done.rowcount == 0:
+                    continue
+                published.append(pending)
+                if pending.version > 1:
+                    replaced += await _drop_older(connection, pending)
+        return published, replaced
 
     async def fail(self, pending: PendingVersion, error: DocumentError) -> None:
         """Record why a version cannot be read. A version that was live before stays live."""
@@ -161,15 +166,11 @@ class SqlCatalogue:
             used = set((await connection.execute(sa.select(versions.c.sha256).where(versions.c.sha256.in_(digests)))).scalars())
         return [digest for digest in digests if digest not in used]
 
-    async def superseded(self, document_id: str) -> list[str]:
-        """Digests of versions below the newest one (they go when the newest is published)."""
-        statement = (
-            sa.select(versions.c.sha256)
-            .join(documents, documents.c.id == versions.c.document_id)
-            .where(documents.c.id == document_id, versions.c.version < documents.c.newest_version)
-        )
+    async def live_counts(self) -> Mapping[str, int]:
+        """Searchable documents by space."""
+        statement = sa.select(documents.c.space, sa.func.count()).where(documents.c.live_version > 0).group_by(documents.c.space)
         async with reading(self._engine) as connection:
-            return list((await connection.execute(statement)).scalars())
+            return {str(space): int(count) for space, count in (await connection.execute(statement)).all()}
 
     async def get(self, document_id: str) -> Document | None:
         """One document, or None."""
@@ -215,6 +216,14 @@ class SqlCatalogue:
         if row is None or row.text is None:
             return None
         return zlib.decompress(row.text).decode(), tuple(PageSpan(*page) for page in row.pages or ())
+
+
+async def _drop_older(connection: AsyncConnection, pending: PendingVersion) -> list[str]:
+    older = sa.and_(versions.c.document_id == pending.document_id, versions.c.version < pending.version)
+    digests = list((await connection.execute(sa.select(versions.c.sha256).where(older))).scalars())
+    await _discard_chunks(connection, sa.and_(chunks.c.document_id == pending.document_id, chunks.c.version < pending.version))
+    await connection.execute(sa.delete(versions).where(older))
+    return digests
 
 
 async def _discard_chunks(connection: AsyncConnection, condition: sa.ColumnElement[bool]) -> None:

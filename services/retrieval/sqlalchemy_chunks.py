@@ -5,7 +5,7 @@ The indexes are derived data. ``garbage`` and the ``embedded`` flag are the only
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -52,12 +52,6 @@ class SqlChunks:
         statement = sa.select(documents.c.id).where(documents.c.name == name, documents.c.space.in_(sorted(spaces))).order_by(documents.c.id)
         async with reading(self._engine) as connection:
             return list((await connection.execute(statement)).scalars())
-
-    async def counts_by_space(self) -> Mapping[str, int]:
-        """Live chunks by space."""
-        statement = sa.select(documents.c.space, sa.func.count()).select_from(chunks).join(documents, _LIVE).group_by(documents.c.space)
-        async with reading(self._engine) as connection:
-            return {str(space): int(count) for space, count in (await connection.execute(statement)).all()}
 
     async def still_there(self, chunk_ids: Sequence[int]) -> set[int]:
         """Those of ``chunk_ids`` that have a row."""

@@ -1,0 +1,77 @@
+"""``python -m services.allinone``: serve one home until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+
+from appliance.home import Home
+from appliance.kit.errors import ApplianceError
+from appliance.kit.offline import seal_environment
+
+_home = Home.default()
+seal_environment(_home.path)  # before anything that could load a model library
+
+from appliance.kit.logging import configure_logging, get_logger  # noqa: E402
+from appliance.kit.telemetry import configure_telemetry  # noqa: E402
+from services.allinone.bootstrap import AllSettings, open_box  # noqa: E402
+from services.gateway.server import listen, make_server  # noqa: E402
+
+
+def main() -> int:
+    """Serve; the exit status comes from the table of errors."""
+    parser = argparse.ArgumentParser(prog="python -m services.allinone", description="Serve the box of $APPLIANCE_HOME.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080)
+    options = parser.parse_args()
+    try:
+        _home.create()
+        settings = AllSettings.read()
+        configure_logging(level=settings.box.log_level, folder=_home.logs, stderr=False)
+        configure_telemetry(settings.box.otlp_endpoint, service="allinone")
+        with _home.lock():
+            import uvloop
+
+            uvloop.run(_serve(settings, options.host, options.port))
+    except ApplianceError as error:
+        print(f"error: {error.message} ({error.code})", file=sys.stderr)
+        print(f"hint: {error.hint}", file=sys.stderr)
+        return error.outcome.exit
+    except OSError as error:
+        print(f"error: cannot listen on {options.host}:{options.port}: {error.strerror}", file=sys.stderr)
+        print("hint: choose another port: appliance up --port 8081", file=sys.stderr)
+        return 40
+    return 0
+
+
+async def _serve(settings: AllSettings, host: str, port: int) -> None:
+    listening = listen(host, port)
+    address = listening.getsockname()
+    shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
+    url = f"http://[{shown}]:{address[1]}" if ":" in shown else f"http://{shown}:{address[1]}"
+    async with open_box(_home, settings) as box:
+        server = make_server(box.app)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
+        _home.announce(url)
+        get_logger(__name__).info("box_ready", url=url)
+        if os.environ.get("APPLIANCE_WELCOME"):
+            _welcome(url)
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            _home.withdraw()
+
+
+def _welcome(url: str) -> None:
+    from appliance.cli.up import welcome_lines
+
+    print("\n".join(welcome_lines(_home, url)), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

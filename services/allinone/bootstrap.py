@@ -1,0 +1,124 @@
+"""Builds the whole embedded box from its home. The only place that knows every service."""
+
+from __future__ import annotations
+
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from appliance.audit.log import AuditLog
+from appliance.audit.signing import load_or_create_key
+from appliance.contracts.embed.v1.api import Encoder
+from appliance.home import Home
+from appliance.hub.model_spec import ModelCatalog
+from appliance.hub.models_toml import load_home_models
+from appliance.identity.bootstrap import bootstrap_admin, open_identity
+from appliance.identity.service import Identity
+from appliance.kit.sql import open_database
+from services.allinone.model_cards import CatalogCards
+from services.allinone.readiness import BoxReadiness
+from services.allinone.reranking import TextReranking
+from services.allinone.settings import BoxSettings
+from services.embed.bootstrap import open_encoder
+from services.embed.settings import EmbedSettings
+from services.gateway.app import create_app
+from services.gateway.asgi import AsgiApp
+from services.gateway.ports import Dependencies
+from services.gateway.settings import GatewaySettings
+from services.gateway.sqlalchemy_threads import SqlAlchemyThreads
+from services.gateway.sqlalchemy_usage import SqlAlchemyUsage
+from services.gateway.tables import SCHEMA as GATEWAY_SCHEMA
+from services.llm.bootstrap import build_chat_models
+from services.llm.settings import LlmSettings
+from services.rerank.lexical_reranker import LexicalReranker
+from services.retrieval.bootstrap import Record, RetrievalService, open_retrieval
+from services.retrieval.parsing.pool import ParserPool
+from services.retrieval.settings import RetrievalSettings
+from services.retrieval.tables import SCHEMA as RETRIEVAL_SCHEMA
+from services.retrieval.worker_preparer import WorkerPreparer
+from services.router.chat_turn import ChatRouter, ServedModel
+
+PAGE_FOLDER: Final = Path(__file__).resolve().parents[1] / "gateway" / "web"
+
+
+@dataclass(frozen=True, slots=True)
+class AllSettings:
+    """Settings of every service, read once in ``__main__``."""
+
+    box: BoxSettings
+    gateway: GatewaySettings
+    retrieval: RetrievalSettings
+    embed: EmbedSettings
+    llm: LlmSettings
+
+    @classmethod
+    def read(cls) -> AllSettings:
+        """From the environment; raises ``settings_invalid``."""
+        return cls(BoxSettings.read(), GatewaySettings.read(), RetrievalSettings.read(), EmbedSettings.read(), LlmSettings.read())
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A running box: the application to serve, and the parts that tests and benches look at."""
+
+    app: AsgiApp
+    identity: Identity
+    audit: AuditLog
+    retrieval: RetrievalService
+    encoder: Encoder
+
+
+@asynccontextmanager
+async def open_box(home: Home, settings: AllSettings, catalog: ModelCatalog | None = None) -> AsyncIterator[Box]:
+    """Open everything in the order of need; close it in reverse. The caller holds the home's lock.
+
+    A model that cannot be loaded is left out, logged and shown by ``/readyz``; the rest of the box works.
+    """
+    async with AsyncExitStack() as stack:
+        catalog = catalog or load_home_models(home.path)
+        audit = await stack.enter_async_context(await AuditLog.open(home.audit, load_or_create_key(home.keys)))
+        await bootstrap_admin(home.path, audit)
+        identity = await stack.enter_async_context(open_identity(home.path, audit))
+        engine = await open_database(home.database, RETRIEVAL_SCHEMA, GATEWAY_SCHEMA)
+        stack.push_async_callback(engine.dispose)
+        encoder = await stack.enter_async_context(open_encoder(catalog, home.models, settings.embed))
+        reranker = LexicalReranker()
+        pool = await stack.enter_async_context(ParserPool(settings.retrieval.parser_processes))
+        retrieval = await stack.enter_async_context(
+            open_retrieval(
+                blobs=home.blobs, indexes=home.indexes, engine=engine, encoder=encoder, reranker=reranker,
+                preparer=WorkerPreparer(pool), settings=settings.retrieval, record=_recorder(audit),
+            )
+        )  # fmt: skip
+        built = await build_chat_models(catalog.of_kind("llm"), settings.llm, retrieval.text_index, encoder, stack)
+        models = {model.alias: ServedModel(model.alias, model.model, model.needs_sources) for model in built}
+        uploads = settings.gateway.upload_folder or home.uploads
+        app = create_app(
+            Dependencies(
+                authenticator=identity, sessions=identity, directory=identity.directory, audit=audit,
+                router=ChatRouter(models, retrieval.search), retrieval=retrieval.search,
+                documents=retrieval.documents, content=retrieval.documents,
+                threads=SqlAlchemyThreads(engine), usage=SqlAlchemyUsage(engine), models=CatalogCards(catalog),
+                encoder=encoder,
+                reranking=TextReranking(reranker, retrieval.text_index, encoder),
+                readiness=BoxReadiness(home, engine, retrieval, encoder, models, least_free_bytes=settings.box.least_free_bytes),
+                page_folder=PAGE_FOLDER,
+            ),
+            settings.gateway.model_copy(update={"upload_folder": uploads}),
+        )  # fmt: skip
+        await audit.append(actor="system:box", action="box.start", resource="box:self", outcome="ok")
+        yield Box(app, identity, audit, retrieval, encoder)
+        await audit.append(actor="system:box", action="box.stop", resource="box:self", outcome="ok")
+
+
+def _recorder(audit: AuditLog) -> Record:
+    async def record(action: str, document_id: str, space: str, detail: dict[str, object]) -> None:
+        await audit.append(
+            actor="system:ingest", action=action, resource=f"document:{document_id}", outcome="error" if action.endswith("failed") else "ok",
+            detail={"space": space, **{key: value for key, value in detail.items() if isinstance(value, (str, int, float, bool))}},
+        )  # fmt: skip
+
+    return record

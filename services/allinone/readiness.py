@@ -1,0 +1,105 @@
+"""Whether this process can serve: every dependency and background task by name. No model is asked to generate."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from appliance.contracts.embed.v1.api import Encoder
+from appliance.home import Home
+from appliance.kit.errors import ApplianceError
+from appliance.kit.sql import reading
+from services.embed.unavailable_encoder import UnavailableEncoder
+from services.gateway.domain import Check
+from services.retrieval.bootstrap import RetrievalService
+from services.router.chat_turn import ServedModel
+
+Probe = Callable[[], Awaitable[str]]
+
+
+class BoxReadiness:
+    """Implements the gateway's ``Readiness``.
+
+    A chat model on another machine that is down degrades the box and is shown, but does not make it unready: the rest still serves.
+    """
+
+    def __init__(
+        self, home: Home, engine: AsyncEngine, retrieval: RetrievalService, encoder: Encoder,
+        models: Mapping[str, ServedModel], *, least_free_bytes: int,
+    ) -> None:  # fmt: skip
+        self._home, self._engine, self._retrieval, self._encoder = home, engine, retrieval, encoder
+        self._models, self._least_free_bytes = models, least_free_bytes
+
+    async def checks(self) -> Mapping[str, Check]:
+        """All checks at once."""
+        probes: dict[str, Probe] = {
+            "database": self._database,
+            "text_index": self._text_index,
+            "vector_index": self._vector_index,
+            "encoder": self._encode,
+            "disk": self._disk,
+        }
+        for name, task in self._retrieval.tasks.items():
+            probes[f"task.{name}"] = _alive(task)
+        for alias, served in self._models.items():
+            probes[f"model.{alias}"] = self._model(served)
+        results = await asyncio.gather(*(_run(probe) for probe in probes.values()))
+        return dict(zip(probes, results, strict=True))
+
+    async def _database(self) -> str:
+        async with reading(self._engine) as connection:
+            await connection.execute(sa.text("SELECT 1"))
+        return "answers"
+
+    async def _text_index(self) -> str:
+        return f"{await asyncio.to_thread(self._retrieval.text_index.count)} passages"
+
+    async def _vector_index(self) -> str:
+        index = self._retrieval.vector_index
+        return "off: no embedding model" if index is None else f"{await asyncio.to_thread(index.count)} vectors"
+
+    async def _encode(self) -> str:
+        if isinstance(self._encoder, UnavailableEncoder):
+            return f"degraded: {self._encoder.problem.message}; {self._encoder.problem.hint}"
+        return f"{self._encoder.dimensions} dimensions, " + ", ".join(sorted(self._encoder.languages))
+
+    async def _disk(self) -> str:
+        free = shutil.disk_usage(self._home.path).free
+        if free < self._least_free_bytes:
+            raise ApplianceError("disk_full", f"only {free // 2**20} MiB free", hint="free space under the appliance home")
+        return f"{free / 2**30:.1f} GiB free"
+
+    def _model(self, served: ServedModel) -> Probe:
+        async def probe() -> str:
+            try:
+                await served.model.health()
+            except ApplianceError as exc:
+                if served.grounded_only:
+                    raise
+                return f"degraded: {exc.message}"
+            return "answers"
+
+        return probe
+
+
+def _alive(task: asyncio.Task[None]) -> Probe:
+    async def probe() -> str:
+        if task.done():
+            raise ApplianceError("internal", "the background task has ended", hint="restart the box and send the log to support")
+        return "runs"
+
+    return probe
+
+
+async def _run(probe: Probe) -> Check:
+    started = time.perf_counter()
+    try:
+        detail, ok = await probe(), True
+    except ApplianceError as exc:
+        detail, ok = exc.message, False
+    return Check(ok, detail, round(time.perf_counter() - started, 6))

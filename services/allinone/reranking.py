@@ -1,0 +1,45 @@
+"""``/v1/rerank`` over the built-in reranker: the caller's texts as if retrieval had found them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from appliance.contracts.embed.v1.api import Encoder
+from appliance.contracts.rerank.v1.api import Reranker
+from appliance.contracts.retrieval.v1.api import Passage
+from appliance.language.query import DocumentFrequencies, analyse_query
+from appliance.language.terms import passage_terms
+
+
+class TextReranking:
+    """Implements the gateway's ``Reranking``."""
+
+    def __init__(self, reranker: Reranker, statistics: DocumentFrequencies, encoder: Encoder | None) -> None:
+        self._reranker = reranker
+        self._statistics = statistics
+        self._encoder = encoder
+
+    async def rerank(self, query: str, documents: Sequence[str]) -> Sequence[float]:
+        """Scores in (0, 1): the reranker's linear score through the logistic function, which keeps its order."""
+        analysed = await asyncio.to_thread(analyse_query, query)
+        cosines = await self._cosines(query, documents, analysed.language.value)
+        passages = [_passage(index, text, cosine) for index, (text, cosine) in enumerate(zip(documents, cosines, strict=True))]
+        scores = await asyncio.to_thread(
+            lambda: self._reranker.order(analysed, passages, [passage_terms(text) for text in documents], self._statistics)
+        )
+        return [1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score)))) for score in scores]
+
+    async def _cosines(self, query: str, documents: Sequence[str], language: str) -> Sequence[float | None]:
+        if self._encoder is None or language not in self._encoder.languages:
+            return [None] * len(documents)
+        vectors = await self._encoder.embed([query, *documents])
+        return [float(cosine) for cosine in np.asarray(vectors[1:] @ vectors[0])]
+
+
+def _passage(index: int, text: str, cosine: float | None) -> Passage:
+    legs = {"fusion": 0.0} if cosine is None else {"fusion": max(cosine, 0.0), "dense": cosine}
+    return Passage(index, f"text{index}", "", 1, "", None, (), 0, len(text), text, legs=legs)

@@ -1,0 +1,23 @@
+"""Settings of the all-in-one process, prefix ``APPLIANCE_BOX_``."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from appliance.kit.settings import ServiceSettings, service_config
+
+
+class BoxSettings(ServiceSettings):
+    """What no single service owns.
+
+    Attributes:
+        log_level: of the JSON log.
+        otlp_endpoint: where spans go (inside the site); None = nowhere.
+        least_free_bytes: ``/readyz`` is red below this much free disk.
+    """
+
+    model_config = service_config("BOX")
+
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    otlp_endpoint: str | None = None
+    least_free_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
