@@ -1,0 +1,225 @@
+"""A chat model server on loopback that does what it is told, also what no honest server does. Real sockets, plain bytes, no framework.
+
+    async with ScriptedOpenAi(Script(pieces=("Hel", "lo"))) as upstream:
+        OpenAiEndpoint(upstream.url, "m")
+
+``upstream.script`` may be replaced between requests; ``upstream.requests`` keeps the bodies, ``upstream.departures`` counts clients that left early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal, Self
+
+Mode = Literal[
+    "honest",
+    "hang",  # takes the request, never answers
+    "stall",  # the first piece, then silence
+    "reset",  # the first piece, then the connection breaks
+    "garbage",  # an event that is no JSON
+    "wrong_type",  # an HTML page with status 200
+    "invalid_utf8",
+    "endless_line",
+    "wrong_length",  # content-length larger than the body
+    "error_status",  # ``status`` with an OpenAI error
+    "error_midway",  # an error event after the first piece
+    "no_finish",  # ends without finish_reason
+    "slow",  # a piece every ``delay_seconds``
+    "byte_by_byte",  # every byte in a packet of its own
+    "crlf",  # events separated as some proxies do
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What to answer; ``usage`` is (prompt, completion) or None to leave it out; ``endless`` never stops repeating a piece."""
+
+    pieces: tuple[str, ...] = ("Hello", " world")
+    mode: Mode = "honest"
+    finish_reason: str = "stop"
+    usage: tuple[int, int] | None = (7, 2)
+    status: int = 500
+    error: dict[str, object] | None = None
+    delay_seconds: float = 0.0
+    endless: bool = False
+
+
+class ScriptedOpenAi:
+    """The server; use as ``async with``."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script = script or Script()
+        self.requests: list[dict[str, object]] = []
+        self.authorizations: list[str] = []
+        self.connections = 0
+        self.departures = 0
+        self.departed = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Base address, ``http://127.0.0.1:<port>/v1``."""
+        if self._server is None:
+            raise RuntimeError("not started")
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self.connections += 1
+        try:
+            while await self._serve(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request; whether the connection lives on."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        self.authorizations.append(headers.get("authorization", ""))
+        if lines[0].startswith("GET"):
+            healthy = self.script.mode != "error_status"
+            writer.write(_whole(200 if healthy else self.script.status, b'{"object":"list","data":[]}'))
+            return True
+        request = json.loads(body)
+        self.requests.append(request)
+        watch = asyncio.create_task(reader.read(1))
+        answer = asyncio.create_task(self._answer(request, writer))
+        done, _ = await asyncio.wait({watch, answer}, return_when=asyncio.FIRST_COMPLETED)
+        if answer not in done:
+            self.departures += 1
+            self.departed.set()
+            answer.cancel()
+            with suppress(asyncio.CancelledError, ConnectionError):
+                await answer
+            return False
+        watch.cancel()
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await watch
+        return answer.result()
+
+    async def _answer(self, request: dict[str, object], writer: asyncio.StreamWriter) -> bool:
+        script = self.script
+        if script.mode == "hang":
+            await asyncio.Event().wait()
+        if script.mode == "error_status":
+            writer.write(_whole(script.status, json.dumps({"error": script.error or {"message": "scripted", "code": None}}).encode()))
+            return True
+        if script.mode == "wrong_type":
+            writer.write(_whole(200, b"<html>welcome to the proxy</html>", "text/html"))
+            return True
+        if request.get("stream"):
+            return await self._stream(request, writer)
+        return _unary(script, writer)
+
+    async def _stream(self, request: dict[str, object], writer: asyncio.StreamWriter) -> bool:
+        script = self.script
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n")
+        options = request.get("stream_options")
+        include_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        for number, event in enumerate(_events(script, include_usage=include_usage)):
+            await _write(writer, event, one_by_one=script.mode == "byte_by_byte")
+            if number == 1 and script.mode in {"stall", "reset"}:
+                if script.mode == "stall":
+                    await asyncio.Event().wait()
+                writer.transport.abort()
+                return False
+            if script.delay_seconds:
+                await asyncio.sleep(script.delay_seconds)
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        return True
+
+
+def _chunk(delta: dict[str, object], reason: str | None = None) -> dict[str, object]:
+    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+
+
+def _events(script: Script, *, include_usage: bool) -> Iterator[bytes]:
+    end = b"\r\n\r\n" if script.mode == "crlf" else b"\n\n"
+
+    def event(value: object) -> bytes:
+        return b"data: " + json.dumps(value, ensure_ascii=script.mode == "crlf").encode() + end
+
+    yield event(_chunk({"role": "assistant", "content": ""}))
+    for number, piece in enumerate(script.pieces):
+        yield event(_chunk({"content": piece}))
+        if number == 0 and script.mode == "garbage":
+            yield b"data: this is not json\n\n"
+        if number == 0 and script.mode == "invalid_utf8":
+            yield b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe"}}]}\n\n'
+        if number == 0 and script.mode == "endless_line":
+            for _ in range(64):
+                yield b"x" * 65536
+        if number == 0 and script.mode == "error_midway":
+            yield event({"error": {"message": "out of memory", "code": 500}})
+            return
+    while script.endless:
+        yield event(_chunk({"content": "more "}))
+    if script.mode == "no_finish":
+        return
+    yield event(_chunk({}, script.finish_reason))
+    if include_usage and script.usage is not None:
+        yield event({**_chunk({}), "choices": [], "usage": _usage(script.usage)})
+    yield b"data: [DONE]" + end
+
+
+def _usage(counts: tuple[int, int]) -> dict[str, int]:
+    return {"prompt_tokens": counts[0], "completion_tokens": counts[1], "total_tokens": sum(counts)}
+
+
+def _unary(script: Script, writer: asyncio.StreamWriter) -> bool:
+    message = {"role": "assistant", "content": "".join(script.pieces)}
+    body: dict[str, object] = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": script.finish_reason}]}
+    if script.usage is not None:
+        body["usage"] = _usage(script.usage)
+    data = json.dumps(body).encode()
+    if script.mode == "wrong_length":
+        writer.write(_whole(200, data, length=len(data) + 100))
+        return False
+    if script.mode in {"garbage", "invalid_utf8"}:
+        data = b'{"choices": [\xff'
+    if script.mode == "reset":
+        writer.transport.abort()
+        return False
+    writer.write(_whole(200, data))
+    return True
+
+
+def _whole(status: int, body: bytes, media_type: str = "application/json", length: int | None = None) -> bytes:
+    head = f"HTTP/1.1 {status} Scripted\r\ncontent-type: {media_type}\r\ncontent-length: {len(body) if length is None else length}\r\n\r\n"
+    return head.encode("latin-1") + body
+
+
+async def _write(writer: asyncio.StreamWriter, event: bytes, *, one_by_one: bool) -> None:
+    parts = [bytes([byte]) for byte in event] if one_by_one else [event]
+    for part in parts:
+        writer.write(b"%x\r\n%s\r\n" % (len(part), part))
+        await writer.drain()
+        if one_by_one:
+            await asyncio.sleep(0)
