@@ -87,7 +87,7 @@ def _read(file: Path) -> dict[tuple[str, str], ModelSpec]:
     version = document.pop("schema_version", None)
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise _refusal(file, "schema_version", f"expected {SCHEMA_VERSION}, found {version!r}")
-    specs = {}
+    specs: dict[tuple[str, str], ModelSpec] = {}
     for kind, table in document.items():
         if kind not in KINDS:
             raise _refusal(file, kind, "unknown key; expected a table " + ", ".join(f"[{known}.<alias>]" for known in KINDS))
@@ -155,4 +155,6 @@ def _checked(file: Path, where: str, parse: Callable[[Any], object], value: obje
 
 def _refusal(file: Path, key: str, reason: str) -> ApplianceError:
     name = f"{file}: {key}" if key else str(file)
-    return ApplianceError("models_file_invalid", f"{name}: {reason}", hint=f"correct {file} and start again; examples are in the models.toml that ships with the box")
+    return ApplianceError(
+        "models_file_invalid", f"{name}: {reason}", hint=f"correct {file} and start again; examples are in the models.toml that ships with the box"
+    )

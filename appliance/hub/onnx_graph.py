@@ -49,4 +49,4 @@ class GraphWriter:
         opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, producer_name="appliance", opset_imports=opsets, ir_version=IR_VERSION)
         onnx.checker.check_model(model)
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))

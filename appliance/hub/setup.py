@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    quiet: Say = (lambda line: None) if options.quiet_when_done else say
+    quiet: Say = (lambda _line: None) if options.quiet_when_done else say
     try:
         models = options.models or shipped_models_file()
         set_up(options.home, models, options.wheels, say, quiet, fetch=not options.no_fetch)
@@ -91,7 +91,9 @@ def _locked(hub: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
     except OSError as exc:
-        raise ApplianceError("home_invalid", f"cannot write {hub}: {exc.strerror}", hint="correct the rights or choose another APPLIANCE_HOME") from exc
+        raise ApplianceError(
+            "home_invalid", f"cannot write {hub}: {exc.strerror}", hint="correct the rights or choose another APPLIANCE_HOME"
+        ) from exc
 
 
 def _parser() -> argparse.ArgumentParser:

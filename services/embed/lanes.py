@@ -41,7 +41,9 @@ class Lanes:
         """
         with self._quiet:
             if self._queries >= self._max_waiting:
-                raise ApplianceError("overloaded", "too many texts wait to be embedded", hint="try again shortly, or raise APPLIANCE_EMBED_MAX_WAITING_QUERIES")
+                raise ApplianceError(
+                    "overloaded", "too many texts wait to be embedded", hint="try again shortly, or raise APPLIANCE_EMBED_MAX_WAITING_QUERIES"
+                )
             self._queries += 1
         try:
             future = self._query_lane.submit(work, *args, **kwargs)

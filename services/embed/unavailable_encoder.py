@@ -26,7 +26,7 @@ class UnavailableEncoder:
         """None: it is good for no language, so that no search leans on it."""
         return frozenset()
 
-    async def embed(self, texts: Sequence[str], *, background: bool = False) -> Vectors:
+    async def embed(self, texts: Sequence[str], *, background: bool = False) -> Vectors:  # noqa: ARG002 - the contract's signature
         """Never succeeds.
 
         Raises:
