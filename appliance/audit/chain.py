@@ -54,9 +54,7 @@ class Chain:
         check_seals: verify each seal's signature as it passes (about 0.1 ms each).
     """
 
-    def __init__(
-        self, key: Ed25519PublicKey, *, seq: int = 0, last_hash: bytes | None = None, check_seals: bool = False
-    ) -> None:
+    def __init__(self, key: Ed25519PublicKey, *, seq: int = 0, last_hash: bytes | None = None, check_seals: bool = False) -> None:
         self._key = key
         self._check_seals = check_seals
         self.seq = seq

@@ -55,9 +55,7 @@ class AuditLog:
         self._thread.start()
 
     @classmethod
-    async def open(
-        cls, folder: Path, key: Ed25519PrivateKey, *, segment_bytes: int = SEGMENT_BYTES, capacity: int = CAPACITY
-    ) -> Self:
+    async def open(cls, folder: Path, key: Ed25519PrivateKey, *, segment_bytes: int = SEGMENT_BYTES, capacity: int = CAPACITY) -> Self:
         """Open or make the log in ``folder`` and repair what a crash left (recorded as ``audit.repaired``).
 
         Raises:
@@ -66,7 +64,7 @@ class AuditLog:
         journal = await asyncio.to_thread(Journal, folder, key, segment_bytes=segment_bytes)
         return cls(journal, capacity=capacity)
 
-    async def append(  # noqa: PLR0913 - the fields of a record, by keyword
+    async def append(
         self,
         *,
         actor: str,
@@ -92,11 +90,9 @@ class AuditLog:
         while self._pending >= self._capacity and not self._closed:
             self._room.clear()
             await self._room.wait()
-        return await self.append_nowait(
-            actor=actor, action=action, resource=resource, outcome=outcome, detail=detail, trace_id=trace_id
-        )
+        return await self.append_nowait(actor=actor, action=action, resource=resource, outcome=outcome, detail=detail, trace_id=trace_id)
 
-    def append_nowait(  # noqa: PLR0913 - the fields of a record, by keyword
+    def append_nowait(
         self,
         *,
         actor: str,
@@ -146,9 +142,7 @@ class AuditLog:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
     def _write_forever(self) -> None:
@@ -179,10 +173,8 @@ class AuditLog:
             first = self._journal.commit([waiting.fields for waiting in batch])
         except ApplianceError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, callers must hear of it and the thread must live
-            failure = ApplianceError(
-                "internal", "the audit writer failed", hint="send the log to support", cause=repr(error)
-            )
+        except Exception as error:
+            failure = ApplianceError("internal", "the audit writer failed", hint="send the log to support", cause=repr(error))
         with suppress(RuntimeError):  # the loop is gone: nobody waits any more
             self._loop.call_soon_threadsafe(self._settle, batch, first, failure)
 

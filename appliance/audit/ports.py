@@ -10,7 +10,7 @@ from appliance.audit.record import Detail, Outcome
 class Auditor(Protocol):
     """Takes records; returns when they are durable."""
 
-    async def append(  # noqa: PLR0913 - the fields of a record, by keyword
+    async def append(
         self,
         *,
         actor: str,

@@ -23,7 +23,7 @@ from appliance.kit.errors import ApplianceError
 SCHEMA_VERSION: Final = 1
 Outcome = Literal["allow", "deny", "ok", "error"]
 OUTCOMES: Final = frozenset({"allow", "deny", "ok", "error"})
-Detail = Mapping[str, str | int | float | bool | None | list[str]]
+Detail = Mapping[str, str | int | float | bool | list[str] | None]
 
 MAX_TEXT_CHARACTERS: Final = 256
 MAX_FIELDS_BYTES: Final = 4096
@@ -64,9 +64,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
 
 
-def encode_fields(  # noqa: PLR0913 - the fields of a record, by keyword
-    *, time: str, trace_id: str, actor: str, action: str, resource: str, outcome: Outcome, detail: Detail | None
-) -> bytes:
+def encode_fields(*, time: str, trace_id: str, actor: str, action: str, resource: str, outcome: Outcome, detail: Detail | None) -> bytes:
     """Everything of a record that does not depend on its place in the chain, without the outer braces.
 
     Strings are cut at ``MAX_TEXT_CHARACTERS``; anything that looks like a credential is replaced by ``[redacted]``.

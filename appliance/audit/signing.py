@@ -75,9 +75,7 @@ def is_signed(key: Ed25519PublicKey, signature_hex: bytes, statement: bytes) -> 
 
 
 def _private_pem(key: Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def _bad_key(path: Path) -> ApplianceError:

@@ -6,7 +6,8 @@ The rules are in ``appliance.audit.chain`` (invariants 1-6); this module reads f
 2. the head's signature must hold;
 3. segment by segment: named after its first record, every line fits the chain, ends with a seal;
 4. the chain passes through the head's hash at the head's number;
-5. the last seal's signature must hold. If not, walk again and check every seal, to name the first record that cannot be trusted.
+5. the last seal's signature must hold. If anything failed, walk again and check every seal, to name the first record that cannot
+   be trusted: a chain redone without the key looks right until its first seal.
 
 What it cannot see: a log *and* head rolled back together to an older pair, or destroyed together. Against that, keep heads elsewhere
 (``appliance audit head``) and pass one as ``expected``.
@@ -89,7 +90,7 @@ def verify_log(
         return Verdict(0, 0, head, Fault(0, "segment", f"{snapshot.strangers[0]} does not belong in the log"))
     walk = _Walk(Chain(key), head, expected, progress)
     fault = walk.run(snapshot)
-    if fault is None and not walk.chain.last_seal_holds():
+    if fault is not None or not walk.chain.last_seal_holds():
         walk = _Walk(Chain(key, check_seals=True), head, expected, progress)
         fault = walk.run(snapshot)
     return Verdict(walk.chain.seq if fault is None else max(0, fault.seq - 1), len(snapshot.sizes), head, fault)
@@ -99,9 +100,7 @@ def read_head(folder: Path, key: Ed25519PublicKey) -> Head:
     """The signed head of the log. Raises ApplianceError ``not_found`` or ``audit_broken``."""
     head = head_slot.decode(_look(folder).slot, key)
     if head is None:
-        raise ApplianceError(
-            "audit_broken", "the head of the audit log is damaged", hint="run `appliance audit verify`"
-        )
+        raise ApplianceError("audit_broken", "the head of the audit log is damaged", hint="run `appliance audit verify`")
     return head
 
 
@@ -114,10 +113,9 @@ def _look(folder: Path) -> _Snapshot:
         head_path = folder / head_slot.NAME
         slot = head_path.read_bytes() if head_path.exists() else b""
         sizes = tuple((path, path.stat().st_size) for path in list_segments(folder))
-    known = {head_slot.NAME, "lock", *(path.name for path, _ in sizes)}
-    strangers = tuple(
-        path.name for path in sorted(folder.iterdir()) if path.name not in known and path.suffix == ".log"
-    )
+        everything = sorted(path.name for path in folder.iterdir())
+    names = {path.name for path, _ in sizes}
+    strangers = tuple(name for name in everything if name.endswith(".log") and name not in names)
     return _Snapshot(slot, sizes, strangers)
 
 

@@ -22,9 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-PublicKey = Annotated[
-    Path | None, typer.Option("--public-key", help="PEM file; $APPLIANCE_HOME/keys/audit.pub.pem when absent.")
-]
+PublicKey = Annotated[Path | None, typer.Option("--public-key", help="PEM file; $APPLIANCE_HOME/keys/audit.pub.pem when absent.")]
 Log = Annotated[Path | None, typer.Option("--log", help="Folder of the log; $APPLIANCE_HOME/audit when absent.")]
 
 
@@ -41,9 +39,7 @@ def verify(
     Examples: `appliance audit verify` · `appliance audit verify --public-key audit.pub.pem --log /mnt/copy/audit --json`
     """
     key = load_public_key(public_key or public_key_path(home_folder()))
-    verdict = verify_log(
-        log or audit_folder(home_folder()), key, expected=_expected(expect), progress=_progress(quiet=as_json)
-    )
+    verdict = verify_log(log or audit_folder(home_folder()), key, expected=_expected(expect), progress=_progress(quiet=as_json))
     if as_json:
         print_json(_as_dict(verdict))
     if verdict.fault is not None:
@@ -122,7 +118,7 @@ def _expected(text: str) -> tuple[int, str] | None:
     if not text:
         return None
     seq, _, digest = text.partition(":")
-    if not seq.isdecimal() or len(digest) != 64:  # noqa: PLR2004 - SHA-256 in hex
+    if not seq.isdecimal() or len(digest) != 64:
         raise ApplianceError("invalid_request", "--expect takes SEQ:HASH", hint="as `appliance audit head` prints it")
     return int(seq), digest
 

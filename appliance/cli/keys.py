@@ -22,7 +22,7 @@ _DAY_SECONDS = 86_400
 
 
 @app.command("create")
-def create(  # noqa: PLR0913 - options of a command
+def create(
     *,
     owner: Annotated[str, typer.Option(help="User whose rights the key carries.")] = ADMIN_USER,
     role: Annotated[str, typer.Option(help="Most it may do: reader, editor, owner or admin.")] = "reader",

@@ -19,9 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-PasswordFile = Annotated[
-    Path | None, typer.Option("--password-file", help="Read the password from the first line of FILE ('-' for stdin).")
-]
+PasswordFile = Annotated[Path | None, typer.Option("--password-file", help="Read the password from the first line of FILE ('-' for stdin).")]
 Generate = Annotated[bool, typer.Option("--generate", help="Make a random password and print it once.")]
 
 
@@ -64,9 +62,7 @@ def list_users(*, as_json: AsJson = False) -> None:
 
 
 @app.command("passwd")
-def passwd(
-    name: str, *, password_file: PasswordFile = None, generate: Generate = False, as_json: AsJson = False
-) -> None:
+def passwd(name: str, *, password_file: PasswordFile = None, generate: Generate = False, as_json: AsJson = False) -> None:
     """Set a user's password and end all sessions.
 
     Example: `appliance users passwd anna`
@@ -104,9 +100,7 @@ def _password(source: Path | None, *, generate: bool) -> str:
         return new_secret("")[:24]
     if source is None:
         if not sys.stdin.isatty():
-            raise ApplianceError(
-                "invalid_request", "no password given", hint="use --generate, or --password-file FILE ('-' for stdin)"
-            )
+            raise ApplianceError("invalid_request", "no password given", hint="use --generate, or --password-file FILE ('-' for stdin)")
         return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     try:
         text = sys.stdin.readline() if str(source) == "-" else source.read_text("utf-8")

@@ -28,7 +28,7 @@ from appliance.kit.sql import open_database
 DATABASE_NAME: Final = "identity.db"
 ADMIN_USER: Final = "admin"
 DEFAULT_SPACE: Final = "default"
-PASSWORD_NAME: Final = "admin.password"
+PASSWORD_NAME: Final = "admin.password"  # noqa: S105 - the name of a file
 KEY_NAME: Final = "admin.key"
 
 
@@ -45,9 +45,7 @@ async def open_identity(
     key = load_or_create_issuer_key(home / "keys")
     engine = await open_database(home / DATABASE_NAME, SCHEMA)
     hashing = passwords or Passwords()
-    issuer = TokenIssuer(
-        key, issuer=settings.issuer, audience=settings.audience, lifetime_seconds=settings.access_seconds
-    )
+    issuer = TokenIssuer(key, issuer=settings.issuer, audience=settings.audience, lifetime_seconds=settings.access_seconds)
     try:
         yield Identity(SqlStore(engine), issuer, hashing, audit, settings)
     finally:
@@ -72,9 +70,7 @@ async def bootstrap_admin(home: Path, audit: Auditor, *, passwords: Passwords | 
         password = _secret_file(home / PASSWORD_NAME, new_secret("")[:24])
         secret = _secret_file(home / KEY_NAME, new_secret(KEY_PREFIX))
         if not is_key(secret):
-            raise ApplianceError(
-                "home_invalid", f"{KEY_NAME} does not hold an API key", hint="delete it and start again"
-            )
+            raise ApplianceError("home_invalid", f"{KEY_NAME} does not hold an API key", hint="delete it and start again")
         return await _first_rows(store, audit, await hashing.hash(password), secret)
     finally:
         if passwords is None:
@@ -84,13 +80,11 @@ async def bootstrap_admin(home: Path, audit: Auditor, *, passwords: Passwords | 
 
 async def _first_rows(store: SqlStore, audit: Auditor, encoded: str, secret: str) -> bool:
     now = int(time.time())
-    key = ApiKey(
-        new_id("k_"), "first administrator", ADMIN_USER, ADMIN_KEY_ROLE, None, KEY_REQUESTS_PER_MINUTE, now, None, None
-    )
+    key = ApiKey(new_id("k_"), "first administrator", ADMIN_USER, ADMIN_KEY_ROLE, None, KEY_REQUESTS_PER_MINUTE, now, None, None)
     async with store.change() as rows:
         if await rows.user(ADMIN_USER) is not None:  # another process was faster, with the same files
             return False
-        await rows.add_user(User(ADMIN_USER, ADMIN, False, USER_REQUESTS_PER_MINUTE, now), encoded)  # noqa: FBT003
+        await rows.add_user(User(ADMIN_USER, ADMIN, False, USER_REQUESTS_PER_MINUTE, now), encoded)
         await rows.add_key(key, secret_hash(secret))
         await rows.add_space(DEFAULT_SPACE, "Default", now)
         await audit.append(

@@ -39,9 +39,7 @@ async def open_directory(home: Path) -> AsyncIterator[tuple[Directory, Principal
         ApplianceError: ``home_invalid`` when ``home`` was never initialised.
     """
     if not (home / DATABASE_NAME).exists():
-        raise ApplianceError(
-            "home_invalid", f"no appliance home in {home}", hint="set APPLIANCE_HOME, or start the box once (make up)"
-        )
+        raise ApplianceError("home_invalid", f"no appliance home in {home}", hint="set APPLIANCE_HOME, or start the box once (make up)")
     async with await open_audit(home) as audit, open_identity(home, audit) as identity:
         yield identity.directory, await _operator(identity.directory)
 

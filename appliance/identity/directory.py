@@ -78,7 +78,7 @@ class Directory:
         await self._require_admin(actor, "user.add", f"user:{name}")
         if role not in {ADMIN, MEMBER}:
             raise ApplianceError("invalid_request", "a user's role is admin or member", hint="choose one of the two")
-        user = User(name, role, False, domain.requests_per_minute(requests_per_minute), int(self._now()))  # noqa: FBT003
+        user = User(name, role, False, domain.requests_per_minute(requests_per_minute), int(self._now()))
         encoded = await self._passwords.hash(password)
         async with self._changing(actor, "user.add", f"user:{name}", {"role": role}) as rows:
             await rows.add_user(user, encoded)
@@ -119,7 +119,8 @@ class Directory:
                 raise not_found(f"user {name!r}")
             if disabled:
                 await rows.revoke_sessions(int(self._now()), user=name)
-            if await rows.enabled_admins() == 0:
+            user = await rows.user(name)
+            if disabled and user is not None and user.role == ADMIN and await rows.enabled_admins() == 0:
                 raise ApplianceError("conflict", "this is the last administrator", hint="make another one first")
 
     # spaces and members
@@ -184,7 +185,7 @@ class Directory:
         async with self._store.view() as rows:
             return await rows.keys(None if actor.is_admin else await _user_behind(rows, actor))
 
-    async def create_key(  # noqa: PLR0913 - the properties of a key, by keyword
+    async def create_key(
         self,
         actor: Principal,
         *,
@@ -245,9 +246,7 @@ class Directory:
             await rows.revoke_sessions(int(self._now()), user=name)
 
     @asynccontextmanager
-    async def _changing(
-        self, actor: Principal, action: str, resource: str, detail: Detail | None = None
-    ) -> AsyncIterator[Rows]:
+    async def _changing(self, actor: Principal, action: str, resource: str, detail: Detail | None = None) -> AsyncIterator[Rows]:
         """One change: rows, then the audit record, then the commit, then every cached principal is forgotten.
 
         When the commit fails or the caller goes away after the record was handed in, a second record takes it back.
@@ -257,9 +256,7 @@ class Directory:
             async with self._store.change() as rows:
                 yield rows
                 is_recorded = True
-                await self._audit.append(
-                    actor=actor.subject, action=action, resource=resource, outcome="ok", detail=detail
-                )
+                await self._audit.append(actor=actor.subject, action=action, resource=resource, outcome="ok", detail=detail)
         except BaseException:
             if is_recorded:
                 with suppress(ApplianceError):

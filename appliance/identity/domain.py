@@ -88,7 +88,7 @@ def space_role(text: str) -> SpaceRole:
 
 def requests_per_minute(number: int) -> int:
     """A rate limit; raises ApplianceError ``invalid_request`` otherwise."""
-    if not 1 <= number <= 100_000_000:  # noqa: PLR2004 - beyond this it is no limit
+    if not 1 <= number <= 100_000_000:
         raise _invalid("requests per minute is a number from 1 to 100000000")
     return number
 

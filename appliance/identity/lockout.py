@@ -78,6 +78,4 @@ class Lockout:
 
 def _too_soon(wait_seconds: float) -> ApplianceError:
     seconds = max(1, round(wait_seconds))
-    return ApplianceError(
-        "rate_limited", "too many failed logins", hint=f"wait {seconds} s and try again", retry_after_seconds=seconds
-    )
+    return ApplianceError("rate_limited", "too many failed logins", hint=f"wait {seconds} s and try again", retry_after_seconds=seconds)

@@ -61,7 +61,9 @@ class Principal:
         return held is not None and held >= role
 
     def readable(self, asked: tuple[str, ...] | None = None) -> frozenset[str]:
-        """Spaces the caller may read, cut to ``asked`` when given. Foreign names are dropped silently here;
-        an edge that was *asked* for a foreign space answers ``not_found`` itself."""
+        """Spaces the caller may read, cut to ``asked`` when given.
+
+        Foreign names are dropped silently here; an edge that was *asked* for a foreign space answers ``not_found`` itself.
+        """
         own = frozenset(name for name, role in self.spaces.items() if role >= SpaceRole.READER)
         return own if asked is None else own & frozenset(asked)

@@ -22,7 +22,7 @@ from typing import Final, NoReturn
 from appliance.audit.ports import Auditor
 from appliance.audit.record import Outcome
 from appliance.identity.directory import Directory
-from appliance.identity.domain import TokenPair, User, user_name
+from appliance.identity.domain import TokenPair, User
 from appliance.identity.keys import REFRESH_PREFIX, ApiKey, is_key, new_id, new_secret, secret_hash
 from appliance.identity.lockout import Lockout
 from appliance.identity.passwords import Passwords
@@ -49,7 +49,7 @@ class Identity:
         monotonic: seconds for limits and delays.
     """
 
-    def __init__(  # noqa: PLR0913 - a constructor that names its parts
+    def __init__(
         self,
         store: SqlStore,
         issuer: TokenIssuer,
@@ -249,9 +249,7 @@ class Identity:
 
     async def _login_denied(self, name: str, reason: str) -> NoReturn:
         await self._deny("session.login", f"user:{name}", reason)
-        raise ApplianceError(
-            "unauthenticated", "the user name or the password is wrong", hint="check both and try again"
-        )
+        raise ApplianceError("unauthenticated", "the user name or the password is wrong", hint="check both and try again")
 
     async def _deny_bearer(self, digest: bytes) -> None:
         await self._deny("session.authenticate", "anonymous", "not_valid", f"bearer:{digest.hex()[:16]}")
@@ -262,9 +260,7 @@ class Identity:
         if suppressed is not None:
             await self._record(actor, action, resource, "deny", {"reason": reason, "suppressed_before": suppressed})
 
-    async def _record(
-        self, actor: str, action: str, resource: str, outcome: Outcome, detail: Mapping[str, str | int] | None = None
-    ) -> None:
+    async def _record(self, actor: str, action: str, resource: str, outcome: Outcome, detail: Mapping[str, str | int] | None = None) -> None:
         await self._audit.append(actor=actor, action=action, resource=resource, outcome=outcome, detail=detail)
 
 
@@ -303,6 +299,4 @@ async def _spaces(rows: Rows, user: User) -> Mapping[str, SpaceRole]:
 def _cut(spaces: Mapping[str, SpaceRole], key: ApiKey) -> Mapping[str, SpaceRole]:
     """What is left of the owner's rights for a key."""
     most = SpaceRole.OWNER if key.role == ADMIN_KEY_ROLE else SpaceRole.parse(key.role)
-    return MappingProxyType(
-        {name: min(role, most) for name, role in spaces.items() if key.spaces is None or name in key.spaces}
-    )
+    return MappingProxyType({name: min(role, most) for name, role in spaces.items() if key.spaces is None or name in key.spaces})

@@ -49,9 +49,7 @@ class SqlStore:
                 if alters_principals:
                     await connection.execute(sa.update(generation).values(value=generation.c.value + 1))
         except sa.exc.IntegrityError as error:
-            raise ApplianceError(
-                "conflict", "this name is taken, or what it refers to is gone", hint="list what exists, then try again"
-            ) from error
+            raise ApplianceError("conflict", "this name is taken, or what it refers to is gone", hint="list what exists, then try again") from error
 
 
 class Rows:
@@ -163,15 +161,11 @@ class Rows:
 
     async def add_refresh_token(self, token_hash: str, family: str, user: str, expires_at: int) -> None:
         """Insert a refresh token."""
-        await self._run(
-            sa.insert(refresh_tokens).values(token_hash=token_hash, family=family, user=user, expires_at=expires_at)
-        )
+        await self._run(sa.insert(refresh_tokens).values(token_hash=token_hash, family=family, user=user, expires_at=expires_at))
 
     async def spend_refresh_token(self, token_hash: str, now: int) -> bool:
         """Mark it used; False when it was used before."""
-        query = sa.update(refresh_tokens).where(
-            refresh_tokens.c.token_hash == token_hash, refresh_tokens.c.used_at.is_(None)
-        )
+        query = sa.update(refresh_tokens).where(refresh_tokens.c.token_hash == token_hash, refresh_tokens.c.used_at.is_(None))
         return (await self._run(query.values(used_at=now))).rowcount > 0
 
     async def revoke_sessions(self, now: int, *, family: str | None = None, user: str | None = None) -> int:

@@ -62,9 +62,7 @@ refresh_tokens: Final = sa.Table(
     metadata,
     sa.Column("token_hash", sa.String(64), primary_key=True),
     sa.Column("family", sa.String(32), nullable=False, index=True),
-    sa.Column(
-        "user", sa.String(64), sa.ForeignKey("identity_users.name", ondelete="CASCADE"), nullable=False, index=True
-    ),
+    sa.Column("user", sa.String(64), sa.ForeignKey("identity_users.name", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
     sa.Column("used_at", sa.BigInteger, nullable=True),
     sa.Column("revoked_at", sa.BigInteger, nullable=True),

@@ -50,9 +50,7 @@ class TokenIssuer:
         now: clock, seconds since the epoch.
     """
 
-    def __init__(
-        self, key: ECKey, *, issuer: str, audience: str, lifetime_seconds: int, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, key: ECKey, *, issuer: str, audience: str, lifetime_seconds: int, now: Callable[[], float] = time.time) -> None:
         self._keys = KeySet([key])
         self._key = key
         self._issuer = issuer

@@ -103,9 +103,7 @@ async def open_database(location: Path | str, *schemas: Schema, pool_size: int =
     engine = (
         _sqlite_engine(location, pool_size)
         if isinstance(location, Path)
-        else create_async_engine(
-            location, pool_size=pool_size, max_overflow=0, pool_timeout=POOL_TIMEOUT_SECONDS, pool_pre_ping=True
-        )
+        else create_async_engine(location, pool_size=pool_size, max_overflow=0, pool_timeout=POOL_TIMEOUT_SECONDS, pool_pre_ping=True)
     )
     try:
         for schema in schemas:
@@ -210,9 +208,9 @@ def _applied(connection: Connection, schema: Schema) -> str | None:
 
 def _upgrade(connection: Connection, schema: Schema) -> None:
     """Run the missing revisions inside the caller's transaction, which holds the write lock."""
-    from alembic.config import Config  # noqa: PLC0415 - 0.2 s that a current schema must not pay
-    from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
 
     spec = importlib.util.find_spec(schema.migrations)
     if spec is None or not spec.submodule_search_locations:
@@ -240,9 +238,7 @@ def _upgrade(connection: Connection, schema: Schema) -> None:
 def _translated(error: DBAPIError | PoolTimeoutError) -> ApplianceError:
     text = str(getattr(error, "orig", None) or error)
     if "disk is full" in text or "No space left" in text:
-        return ApplianceError(
-            "disk_full", "the disk is full, nothing was changed", hint="free space in the appliance home", cause=text
-        )
+        return ApplianceError("disk_full", "the disk is full, nothing was changed", hint="free space in the appliance home", cause=text)
     if "locked" in text or isinstance(error, PoolTimeoutError):
         return ApplianceError(
             "unavailable",
@@ -250,13 +246,7 @@ def _translated(error: DBAPIError | PoolTimeoutError) -> ApplianceError:
             hint="try again; if it lasts, look for a stuck process that uses the appliance home",
             cause=text,
         )
-    if (
-        "unable to open" in text
-        or "not a database" in text
-        or "malformed" in text
-        or "readonly" in text
-        or "disk I/O" in text
-    ):
+    if "unable to open" in text or "not a database" in text or "malformed" in text or "readonly" in text or "disk I/O" in text:
         return ApplianceError(
             "home_invalid",
             "the database file cannot be used",

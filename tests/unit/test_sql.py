@@ -32,9 +32,7 @@ async def test_the_migrations_build_exactly_the_tables_the_code_uses(tmp_path: P
     engine = await open_database(tmp_path / "identity.db", SCHEMA)
     async with reading(engine) as connection:
         difference = await connection.run_sync(
-            lambda sync: compare_metadata(
-                MigrationContext.configure(sync, opts={"version_table": SCHEMA.version_table}), metadata
-            )
+            lambda sync: compare_metadata(MigrationContext.configure(sync, opts={"version_table": SCHEMA.version_table}), metadata)
         )
     await engine.dispose()
     assert difference == []
@@ -82,9 +80,7 @@ async def test_foreign_keys_are_enforced(tmp_path: Path) -> None:
     engine = await open_database(tmp_path / "identity.db", SCHEMA)
     with pytest.raises(sa.exc.IntegrityError):
         async with writing(engine) as connection:
-            await connection.execute(
-                sa.insert(metadata.tables["identity_members"]).values(space="no", user="no", role="reader")
-            )
+            await connection.execute(sa.insert(metadata.tables["identity_members"]).values(space="no", user="no", role="reader"))
     await engine.dispose()
 
 
@@ -127,7 +123,5 @@ print("alembic" in sys.modules)
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     racing = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(3)]
     assert [child.wait(60) for child in racing] == [0, 0, 0]
-    again = subprocess.run(
-        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True, timeout=60
-    )
+    again = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True, timeout=60)
     assert again.stdout.strip() == "False"

@@ -49,9 +49,7 @@ def upgrade() -> None:
         "identity_refresh_tokens",
         sa.Column("token_hash", sa.String(64), primary_key=True),
         sa.Column("family", sa.String(32), nullable=False, index=True),
-        sa.Column(
-            "user", sa.String(64), sa.ForeignKey("identity_users.name", ondelete="CASCADE"), nullable=False, index=True
-        ),
+        sa.Column("user", sa.String(64), sa.ForeignKey("identity_users.name", ondelete="CASCADE"), nullable=False, index=True),
         sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
         sa.Column("used_at", sa.BigInteger, nullable=True),
         sa.Column("revoked_at", sa.BigInteger, nullable=True),
