@@ -1,0 +1,39 @@
+"""What tests of the hub start from: a tiny snapshot, a models.toml that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from appliance.hub.snapshots import Snapshot, write_snapshot
+
+TINY = "embed/tiny-v1"
+CONTENT = {"model.onnx": b"weights " * 1000, "tokenizer.json": b"{}", "sub/notes.txt": b"a file in a folder"}
+EMBED = """
+[embed.minilm]
+engine = "onnx"
+source = "some-package==1.0"
+source_sha256 = "sha256:{zeros}"
+path = "embed/tiny-v1"
+format = "onnx"
+languages = ["en"]
+max_context = 256
+dimensions = 384
+digest = "sha256:{zeros}"
+""".format(zeros="0" * 64)
+
+
+def fill(folder: Path) -> None:
+    for name, content in CONTENT.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def write_tiny(hub: Path) -> Snapshot:
+    return write_snapshot(hub, TINY, {"package": "tiny==1"}, fill)
+
+
+def write_models(folder: Path, text: str, *, version: str = "schema_version = 1\n") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "models.toml"
+    file.write_text(version + text, encoding="utf-8")
+    return file
