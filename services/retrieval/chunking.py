@@ -23,7 +23,7 @@ from services.retrieval.chunk_blocks import Block, Span, goes_on, read_blocks, t
 from services.retrieval.parsing.document import DocumentText
 
 _MAX_CONTEXT: Final = 600
-_MAX_LEAD_IN: Final = 300
+_MAX_HEAD_SHARE: Final = 4  # a heading or lead-in longer than most / 4 is content
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class _Packer:
         return self._out
 
     def _is_lead_in(self, block: Block, following: Block | None) -> bool:
-        if following is None or block.kind != "paragraph" or block.size > _MAX_LEAD_IN:
+        if following is None or block.kind != "paragraph" or block.size > self._sizes.most // _MAX_HEAD_SHARE:
             return False
         if following.kind == "list":
             return self._text[block.end - 1] == ":"
@@ -155,12 +155,16 @@ class _Packer:
                 self._settle_head()
             self._close()
             self._fixed_start = major
-        self._add_head(heading)
-        self._enter(heading)
+        if heading.size <= self._sizes.most // _MAX_HEAD_SHARE:
+            self._add_head(heading)
+            self._enter(heading)
+        else:
+            self._enter(heading)
+            self._add_content(heading)
 
     def _add_head(self, block: Block) -> None:
         """Let a heading or lead-in wait for its content; a head that grows too long is content itself."""
-        if self._head is not None and block.end - self._head > self._sizes.target // 2:
+        if self._head is not None and block.end - self._head > self._sizes.most // 2:
             self._settle_head()
         if self._head is None:
             self._head = block.start
@@ -212,10 +216,14 @@ class _Packer:
         begun = self._start if self._start is not None else start
         length = block.end - begun
         goal = length / -(-length // self._sizes.target)
+        edge = begun + goal  # where the open part should end
         context = self._table_header(block)
         for left, right in self._units_with_head(start, block):
-            if self._start is not None and (right - self._start > self._sizes.most or self._end - self._start >= goal):
+            nearer_without = right - edge > edge - self._end
+            if self._start is not None and (right - self._start > self._sizes.most or nearer_without):
                 self._close()
+                while edge <= left:
+                    edge += goal
             if self._start is None and left > block.start:
                 self._context = context
             self._open(left, right)

@@ -23,6 +23,7 @@ _RUNNING_SHARE: Final = 0.6
 _RUNNING_FROM_PAGES: Final = 3
 _HYPHEN_MARKS: Final = ("\x02", "\ufffe", "\u00ad")
 _DIGITS: Final = re.compile(r"\d+")
+_PAGE_WORD: Final = re.compile(r"(?i)\b(page|стр|страница|лист)\b\.?\s*\d|\d\s*(of|из|/)\s*\d")
 _PAGE_NUMBER: Final = re.compile(r"(?i)[\s–—|-]*((page|стр\.?|страница|лист)\s*)?\d{1,5}(\s*(of|из|/)\s*\d{1,5})?[\s–—|-]*")
 
 
@@ -86,14 +87,14 @@ def running_lines(pages: Sequence[Sequence[Line]]) -> frozenset[str]:
         return frozenset()
     seen: Counter[str] = Counter()
     for lines in pages:
-        seen.update({masked(line.text) for line in _edges(lines) if len(line.text) <= _RUNNING_LINE})
+        seen.update({running_form(line.text) for line in _edges(lines) if len(line.text) <= _RUNNING_LINE})
     needed = max(_RUNNING_FROM_PAGES, _RUNNING_SHARE * len(pages))
     return frozenset(text for text, count in seen.items() if count >= needed)
 
 
-def masked(text: str) -> str:
-    """Text with numbers masked, so that ``Page 3`` equals ``Page 4``."""
-    return _DIGITS.sub("#", text)
+def running_form(text: str) -> str:
+    """The line as it is compared between pages: page numbers masked, other numbers kept (``Section 3`` is content)."""
+    return _DIGITS.sub("#", text) if _PAGE_WORD.search(text) else text
 
 
 def without_running(lines: Sequence[Line], running: frozenset[str], first_page: bool) -> list[Line]:
@@ -102,7 +103,7 @@ def without_running(lines: Sequence[Line], running: frozenset[str], first_page: 
     return [
         line
         for line in lines
-        if id(line) not in edges or not (_PAGE_NUMBER.fullmatch(line.text) or (masked(line.text) in running and not first_page))
+        if id(line) not in edges or not (_PAGE_NUMBER.fullmatch(line.text) or (running_form(line.text) in running and not first_page))
     ]
 
 
