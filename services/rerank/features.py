@@ -12,6 +12,7 @@ from typing import Final
 
 from services.retrieval.analysis import PassageTerms
 from services.retrieval.query_analysis import AnalysedQuery, AnswerType
+from services.retrieval.synonyms import STRENGTH, synonyms
 
 Hit = tuple[int, int, float]
 """Position in the passage, index of the question's term, strength of the match in (0, 1]."""
@@ -26,7 +27,7 @@ EXPECTED_KINDS: Final = {
 
 _PAIR_TERMS: Final = 4
 """Two neighbours of the question that stand further apart than this in the passage are no longer a pair."""
-_SOFT_LEAST: Final = 0.6
+_SOFT_LEAST: Final = 0.7
 _SOFT_DISCOUNT: Final = 0.8
 _STEM_HEAD: Final = 4
 _GRAM: Final = 3
@@ -36,11 +37,13 @@ class TermMatcher(dict[str, tuple[int, float] | None]):
     """passage term → (index of the question's term, strength), or None; fills itself as passages are read.
 
     A different term counts when the two share a head of four letters or more and Dice on the shared head,
-    `2·head / (len + len)`, reaches 0.6: `договор` ~ `договорн` but not `контракт` ~ `контроль`.
+    `2·head / (len + len)`, reaches 0.7: `договор` ~ `договорн` but not `контракт` ~ `контроль`. A listed synonym counts
+    `synonyms.STRENGTH`.
     """
 
     def __init__(self, terms: Sequence[str]) -> None:
-        super().__init__((term, (i, 1.0)) for i, term in enumerate(terms))
+        super().__init__((other, (i, STRENGTH)) for i, term in enumerate(terms) for other in synonyms(term))
+        self.update((term, (i, 1.0)) for i, term in enumerate(terms))
         self._heads: dict[str, list[tuple[int, str]]] = {}
         for i, term in enumerate(terms):
             if len(term) >= _STEM_HEAD and not term[0].isdigit():

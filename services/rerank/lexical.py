@@ -68,9 +68,7 @@ class RerankWeights:
         return float(sum(getattr(self, field.name) for field in fields(self)))
 
 
-WITH_DENSE: Final = RerankWeights(
-    coverage=3.5, sentence=2.5, pairs=1.0, grams=1.0, answer_type=0.8, bm25=1.0, cosine=9.0, support=7.5, heading=1.0
-)
+WITH_DENSE: Final = RerankWeights(coverage=3.5, sentence=2.5, pairs=1.0, grams=1.0, answer_type=0.8, bm25=1.0, cosine=9.0, support=7.5, heading=1.0)
 WITHOUT_DENSE: Final = RerankWeights(
     coverage=0.5, sentence=3.0, pairs=1.0, grams=3.0, answer_type=0.8, bm25=4.0, cosine=0.0, support=4.0, heading=1.0
 )
@@ -92,14 +90,20 @@ def score_profile(profile: QueryProfile, candidates: Sequence[Candidate]) -> lis
     support = _support(candidates)
     total = weights.total
     return [
-        _score(profile, c, weights, c.cosine if c.cosine is not None else least_cosine, best_bm25, s) / total
+        _score(
+            profile,
+            c,
+            weights,
+            cosine=least_cosine if c.cosine is None else c.cosine,
+            bm25=(c.bm25 or 0.0) / best_bm25,
+            support=s,
+        )
+        / total
         for c, s in zip(candidates, support, strict=True)
     ]
 
 
-def _score(
-    profile: QueryProfile, candidate: Candidate, weights: RerankWeights, cosine: float, best_bm25: float, support: float
-) -> float:
+def _score(profile: QueryProfile, candidate: Candidate, weights: RerankWeights, *, cosine: float, bm25: float, support: float) -> float:
     found = passage_features(profile, candidate.passage)
     return (
         weights.coverage * found.coverage
@@ -107,7 +111,7 @@ def _score(
         + weights.pairs * found.pairs
         + weights.grams * found.grams
         + weights.answer_type * found.answer_type
-        + weights.bm25 * (candidate.bm25 or 0.0) / best_bm25
+        + weights.bm25 * bm25
         + weights.cosine * cosine
         + weights.support * support
         + weights.heading * (heading_share(profile, candidate.heading) if candidate.heading else 0.0)

@@ -34,9 +34,7 @@ _TOKEN: Final = re.compile(
 )
 _ENGLISH_GROUPS: Final = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _CYRILLIC: Final = re.compile("[\u0400-\u04ff]")
-_SENTENCE_END: Final = re.compile(
-    r"(?<=[.!?…])[\"'»”)\]]*\s+(?=[\"'«“(\[]?[^\W_a-zа-яё])|\n\s*\n|\n(?=\s*(?:[-*•|#]|\d+[.)]))"
-)
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?…])[\"'»”)\]]*\s+(?=[\"'«“(\[]?[^\W_a-zа-яё])|\n\s*\n|\n(?=\s*(?:[-*•|#]|\d+[.)]))")
 _russian = Stemmer.Stemmer("russian", 0)
 _english = Stemmer.Stemmer("english", 0)
 
@@ -90,7 +88,7 @@ def tokenise(text: str) -> list[str]:
 
 
 def stem(token: str) -> str:
-    """The index term of one token of `tokenise`."""
+    """Return the index term of one token of `tokenise`."""
     return _stems[token]
 
 
@@ -109,7 +107,7 @@ _MONTHS: Final = frozenset(
     """january february march april june july august september october november december
     январь января январе февраль февраля феврале март марта марте апрель апреля апреле мая мае июнь июня июне июль июля
     июле август августа августе сентябрь сентября сентябре октябрь октября октябре ноябрь ноября ноябре декабрь декабря
-    декабре""".split()
+    декабре""".split()  # noqa: SIM905  a word list reads better as text
 )
 _NUMBER_WORDS: Final = frozenset(
     """two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty fifty sixty ninety hundred
@@ -117,7 +115,7 @@ _NUMBER_WORDS: Final = frozenset(
     два две двух двумя три трех тремя четыре четырех пять пяти шесть шести семь семи восемь восьми девять девяти десять
     десяти пятнадцать двадцать двадцати тридцать тридцати сорок сорока пятьдесят шестьдесят сто ста двести триста сотни
     сотен тысяча тысячи тысяч миллион миллиона миллионов миллиард миллиарда миллиардов половина половины треть трети
-    четверть дважды трижды ежедневно еженедельно ежемесячно ежегодно""".split()
+    четверть дважды трижды ежедневно еженедельно ежемесячно ежегодно""".split()  # noqa: SIM905  a word list reads better as text
 )
 
 
@@ -153,7 +151,10 @@ class PassageTerms:
 
 def passage_terms(text: str) -> PassageTerms:
     """Analyse a chunk once, at ingest."""
-    composed, terms, kinds, starts = _composed(text), [], [], []
+    composed = _composed(text)
+    terms: list[str] = []
+    kinds: list[str] = []
+    starts: list[int] = []
     stems = _stems
     for sentence in _SENTENCE_END.split(composed):
         first = True
@@ -169,14 +170,14 @@ def passage_terms(text: str) -> PassageTerms:
 
 
 def encode_passage_terms(passage: PassageTerms) -> bytes:
-    """The blob stored beside a chunk: three UTF-8 lines; about the size of the text."""
+    """Return the blob stored beside a chunk: three UTF-8 lines; about the size of the text."""
     starts = " ".join(map(str, passage.starts))
     return f"1\n{passage.kinds}\n{starts}\n{passage.joined}".encode()
 
 
 @lru_cache(maxsize=2048)
 def decode_passage_terms(blob: bytes) -> PassageTerms:
-    """The inverse of `encode_passage_terms`; the newest 2,048 (about 10 MB for 200-word chunks) stay decoded.
+    """Return the inverse of `encode_passage_terms`; the newest 2,048 (about 10 MB for 200-word chunks) stay decoded.
 
     Raises:
         ValueError: the blob was not written by this version.

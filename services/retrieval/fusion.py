@@ -80,7 +80,7 @@ def fuse(legs: Sequence[Leg]) -> list[FusedHit]:
 
 
 def _parts(leg: Leg, share: float) -> tuple[dict[int, float], float]:
-    """The contribution of `leg` to each chunk it found, and to any other chunk."""
+    """Return the contribution of `leg` to each chunk it found, and to any other chunk."""
     ceiling = leg.ceiling if leg.ceiling is not None else max(score for _, score in leg.hits)
     scale = share / ceiling if ceiling > 0 else 0.0
     parts: dict[int, float] = {}

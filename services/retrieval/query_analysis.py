@@ -81,37 +81,47 @@ _QUANTITY_RU: Final = (
 _PATTERNS: Final = (
     (
         AnswerType.DATE,
-        r"\bwhen\b|\b(?:what|which) (?:year|date|day|month|century|decade)\b|\buntil what\b|\bкогда\b|\bсо? како(?:го|й)\b|"
-        r"\bдо како(?:го|й)\b|\bкак(?:ом|ой|ого|ая|ое|ие|их) (?:год|дат|день|дня|месяц|век|столети|десятилети|числа)\w*",
+        (
+            r"\bwhen\b|\b(?:what|which) (?:year|date|day|month|century|decade)\b|\buntil what\b|\bкогда\b|\bсо? како(?:го|й)\b|"
+            r"\bдо како(?:го|й)\b|\bкак(?:ом|ой|ого|ая|ое|ие|их) (?:год|дат|день|дня|месяц|век|столети|десятилети|числа)\w*"
+        ),
     ),
     (
         AnswerType.NUMBER,
-        r"\bhow (?:many|much|long|old|far|tall|large|big|fast|often|high|deep|wide|heavy)\b|"
-        rf"\bwhat (?:is|are|was|were)? ?(?:the|a)? ?(?:\w+ ){{0,2}}(?:{_QUANTITY_EN})\b|"
-        r"\bсколько\b|\bскольк(?:о|их|им|ими)\b|\bкак (?:долго|часто|много|далеко|быстро|высоко)\b|\bнасколько\b|"
-        rf"\bкак(?:ой|ая|ое|ие|ов|ова|ово|овы|им|ую|ого|ом) (?:\w+ ){{0,2}}(?:{_QUANTITY_RU})\w*",
+        (
+            r"\bhow (?:many|much|long|old|far|tall|large|big|fast|often|high|deep|wide|heavy)\b|"
+            rf"\bwhat (?:is|are|was|were)? ?(?:the|a)? ?(?:\w+ ){{0,2}}(?:{_QUANTITY_EN})\b|"
+            r"\bсколько\b|\bскольк(?:о|их|им|ими)\b|\bкак (?:долго|часто|много|далеко|быстро|высоко)\b|\bнасколько\b|"
+            rf"\bкак(?:ой|ая|ое|ие|ов|ова|ово|овы|им|ую|ого|ом) (?:\w+ ){{0,2}}(?:{_QUANTITY_RU})\w*"
+        ),
     ),
     (
         AnswerType.PERSON,
-        r"\b(?:who|whom|whose)\b|\b(?:what|which) (?:person|people|man|woman|author|company|team|group|party)\b|"
-        r"\b(?:кто|кого|кому|кем|чей|чья|чье|чьё|чьи|чьего|чьей)\b",
+        (
+            r"\b(?:who|whom|whose)\b|\b(?:what|which) (?:person|people|man|woman|author|company|team|group|party)\b|"
+            r"\b(?:кто|кого|кому|кем|чей|чья|чье|чьё|чьи|чьего|чьей)\b"
+        ),
     ),
     (
         AnswerType.PLACE,
-        r"\bwhere\b|\b(?:what|which) (?:city|country|state|place|river|region|town|island|continent|building|street)\b|"
-        r"\b(?:где|куда|откуда)\b|\bкак(?:ом|ой|их|ая|ое) (?:город|стран|штат|мест|регион|област|район|улиц|здани)\w*",
+        (
+            r"\bwhere\b|\b(?:what|which) (?:city|country|state|place|river|region|town|island|continent|building|street)\b|"
+            r"\b(?:где|куда|откуда)\b|\bкак(?:ом|ой|их|ая|ое) (?:город|стран|штат|мест|регион|област|район|улиц|здани)\w*"
+        ),
     ),
     (
         AnswerType.EXPLANATION,
-        r"\bwhy\b|^\s*how\b|\bexplain\b|\bdescribe\b|\bdefine\b|\bwhat happens\b|\bсписок\b|\blist\b|"
-        r"\bпочему\b|\bзачем\b|^\s*как\b(?! назыв| зов| зв)|\bчто такое\b|\bобъясни\w*|\bопиши\w*|\bперечисли\w*|\bчто происходит\b",
+        (
+            r"\bwhy\b|^\s*how\b|\bexplain\b|\bdescribe\b|\bdefine\b|\bwhat happens\b|\bсписок\b|\blist\b|"
+            r"\bпочему\b|\bзачем\b|^\s*как\b(?! назыв| зов| зв)|\bчто такое\b|\bобъясни\w*|\bопиши\w*|\bперечисли\w*|\bчто происходит\b"
+        ),
     ),
 )
 _COMPILED: Final = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _PATTERNS)
 
 
 def detect_language(text: str) -> Language:
-    """The language of a question: script first, then function words to tell English from its Latin neighbours."""
+    """Return the language of a question: script first, then function words to tell English from its Latin neighbours."""
     letters = _LETTERS.findall(text[:_LONGEST_QUESTION])
     if not letters:
         return Language.OTHER
@@ -128,7 +138,7 @@ def detect_language(text: str) -> Language:
 
 
 def expected_answer(text: str) -> AnswerType:
-    """The first pattern that matches wins: dates before quantities before names, explanations last."""
+    """Return the first pattern that matches wins: dates before quantities before names, explanations last."""
     for kind, pattern in _COMPILED:
         if pattern.search(text):
             return kind

@@ -14,7 +14,7 @@ ENGLISH: Final = frozenset(
     is are was were be been being am do does did done doing has have had having will would shall should can could may
     might must and or not no nor but if then than so such while also just only own same very too any some each both all
     more most another other please tell
-    what which who whom whose when where why how many much""".split()
+    what which who whom whose when where why how many much""".split()  # noqa: SIM905  a word list reads better as text
 )
 
 RUSSIAN: Final = frozenset(
@@ -28,7 +28,7 @@ RUSSIAN: Final = frozenset(
     тобой того тоже той только том тому тот ту ты у уже хотя чего чей чем чему что чтобы чье чьи чья эта эти этим
     этими этих это этого этой этом этому этот эту я являлась являлись являлось являлся является являются
     можно нужно надо необходимо следует нельзя должен должна должно должны может могут мог могла могли могло
-    пожалуйста скажи скажите подскажите""".split()
+    пожалуйста скажи скажите подскажите""".split()  # noqa: SIM905  a word list reads better as text
 )
 
 FOREIGN_LATIN: Final = frozenset(
@@ -37,7 +37,7 @@ FOREIGN_LATIN: Final = frozenset(
     el los las es y del quién cuál cuándo dónde cuánto cuántos por para con una qué cómo
     il lo gli che è di chi quale quando dove perché quanto per con nel della
     o os ao da do em uma não quem qual onde como quanto
-    het een van wat wie waar wanneer hoe welke jest co kto gdzie kiedy jak który""".split()
+    het een van wat wie waar wanneer hoe welke jest co kto gdzie kiedy jak który""".split()  # noqa: SIM905  a word list reads better as text
 )
 """Words that mark German, French, Spanish, Italian, Portuguese, Dutch or Polish text (used only to answer `other`)."""
 

@@ -34,8 +34,8 @@ class AnswerabilityWeights:
     length: float
 
 
-WITH_DENSE: Final = AnswerabilityWeights(intercept=-9.5, near=2.5, whole=5.0, names=0.5, cosine=7.5, length=0.4)
-WITHOUT_DENSE: Final = AnswerabilityWeights(intercept=-8.0, near=3.0, whole=5.0, names=1.0, cosine=0.0, length=1.0)
+WITH_DENSE: Final = AnswerabilityWeights(intercept=-9.8, near=3.0, whole=5.0, names=0.7, cosine=7.5, length=0.6)
+WITHOUT_DENSE: Final = AnswerabilityWeights(intercept=-8.5, near=6.0, whole=4.0, names=1.4, cosine=0.0, length=1.4)
 THRESHOLD: Final = 0.5
 """Answer when the probability reaches this."""
 

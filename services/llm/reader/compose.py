@@ -84,7 +84,7 @@ class Reply:
         return "".join(segment.text for segment in self.segments)
 
     def pieces(self) -> Iterator[str]:
-        """The reply word by word, for streaming; joined they are `text`."""
+        """Return the reply word by word, for streaming; joined they are `text`."""
         for segment in self.segments:
             yield from _PIECE.findall(segment.text)
 
@@ -105,9 +105,7 @@ class Reading:
     shortlist: tuple[str, ...]
 
 
-def prepare(
-    question: str, passages: Sequence[ReaderPassage], statistics: DocumentFrequencies | None = None
-) -> Reading:
+def prepare(question: str, passages: Sequence[ReaderPassage], statistics: DocumentFrequencies | None = None) -> Reading:
     """Analyse the question and every unit of the passages."""
     profile = profile_question(question, passages, statistics)
     evidence = gather(profile, passages)
@@ -116,9 +114,7 @@ def prepare(
     return Reading(profile, tuple(passages), tuple(evidence), positions, texts)
 
 
-def answer(
-    reading: Reading, cosines: Sequence[float] | None, *, threshold: float = answerability.THRESHOLD
-) -> Reply:
+def answer(reading: Reading, cosines: Sequence[float] | None, *, threshold: float = answerability.THRESHOLD) -> Reply:
     """Decide and compose.
 
     Args:

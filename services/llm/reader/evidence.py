@@ -82,9 +82,7 @@ class PassageStatistics:
         return sum(term in terms for terms in self._sets)
 
 
-def profile_question(
-    question: str, passages: Sequence[ReaderPassage], statistics: DocumentFrequencies | None
-) -> QueryProfile:
+def profile_question(question: str, passages: Sequence[ReaderPassage], statistics: DocumentFrequencies | None) -> QueryProfile:
     """Analyse the question against collection statistics, or against the passages themselves."""
     query = analyse_query(question)
     return profile_query(query, term_weights(query.terms, statistics or PassageStatistics(passages)))
@@ -114,7 +112,7 @@ def _of_passage(profile: QueryProfile, number: int, passage: ReaderPassage, behi
             section = [max(a, ABOVE * s) for a, s in zip(above, strengths[index], strict=True)]
             continue
         own = strengths[index]
-        context = _context(strengths, units, index, section, passage.text, profile)
+        context = _context(strengths, units, index, section, _header(profile, unit, passage.text))
         hits = profile.matcher.hits(terms[index].terms)
         found.append(
             UnitEvidence(
@@ -142,14 +140,15 @@ def _strengths(profile: QueryProfile, terms: Sequence[str]) -> list[float]:
     return best
 
 
-def _context(
-    strengths: list[list[float]], units: list[Unit], index: int, above: list[float], text: str, profile: QueryProfile
-) -> list[float]:
-    """What the surroundings of a unit add, per term; a table row has its header and no neighbours."""
-    unit = units[index]
-    if unit.kind is UnitKind.ROW:
-        header = _strengths(profile, analyse(text[unit.header[0] : unit.header[1]])) if unit.header else []
-        return [max(pair) for pair in zip(above, [ABOVE * s for s in header], strict=True)] if header else above
+def _header(profile: QueryProfile, unit: Unit, text: str) -> list[float]:
+    """Match the header row of a table row; nothing for any other unit."""
+    return _strengths(profile, analyse(text[unit.header[0] : unit.header[1]]) if unit.header else ())
+
+
+def _context(strengths: list[list[float]], units: list[Unit], index: int, above: list[float], header: list[float]) -> list[float]:
+    """Return what the surroundings of a unit add, per term; a table row has its header and no neighbours."""
+    if units[index].kind is UnitKind.ROW:
+        return [max(a, ABOVE * h) for a, h in zip(above, header, strict=True)]
     nothing = [0.0] * len(above)
     before = strengths[index - 1] if index else nothing
     after = strengths[index + 1] if index + 1 < len(units) else nothing

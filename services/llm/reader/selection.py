@@ -21,6 +21,8 @@ SHORTLIST: Final = 10
 MOST_SPANS: Final = 3
 ENOUGH: Final = 0.95
 """Quoting stops when the quoted units hold the answer with this probability."""
+LEAST: Final = 0.05
+"""A unit this much less likely than the best one is not quoted at all; keeps the reply short, costs 1 % of answers."""
 LONGEST_SPAN: Final = 700
 
 
@@ -38,12 +40,8 @@ class SelectionWeights:
     behind: float
 
 
-WITH_DENSE: Final = SelectionWeights(
-    own=1.5, near=5.0, whole=0.0, pairs=1.0, grams=1.0, answer_type=0.85, cosine=4.5, behind=20.0
-)
-WITHOUT_DENSE: Final = SelectionWeights(
-    own=1.5, near=5.5, whole=1.5, pairs=0.5, grams=3.0, answer_type=0.85, cosine=0.0, behind=13.0
-)
+WITH_DENSE: Final = SelectionWeights(own=1.5, near=5.0, whole=0.0, pairs=1.0, grams=1.0, answer_type=0.85, cosine=4.5, behind=20.0)
+WITHOUT_DENSE: Final = SelectionWeights(own=1.5, near=5.5, whole=1.5, pairs=0.5, grams=3.0, answer_type=0.85, cosine=0.0, behind=13.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +82,7 @@ def score_units(evidence: Sequence[UnitEvidence], cosines: dict[int, float] | No
     scores = [_score(e, c) for e, c in zip(evidence, known, strict=True)]
     top = max(scores, default=0.0)
     total = sum(math.exp(score - top) for score in scores)
-    units = [
-        ScoredUnit(e, score, cosine, math.exp(score - top) / total)
-        for e, score, cosine in zip(evidence, scores, known, strict=True)
-    ]
+    units = [ScoredUnit(e, score, cosine, math.exp(score - top) / total) for e, score, cosine in zip(evidence, scores, known, strict=True)]
     return sorted(units, key=lambda unit: -unit.score)
 
 
@@ -106,7 +101,7 @@ def _score(e: UnitEvidence, cosine: float | None) -> float:
 
 
 def choose_spans(units: Sequence[ScoredUnit], passages: Sequence[ReaderPassage], expects: AnswerType) -> list[Span]:
-    """The spans to quote, best first: at most three, each one unit or two adjacent ones.
+    """Return the spans to quote, best first: at most three, each one unit or two adjacent ones.
 
     Units are taken by probability until `ENOUGH` is reached. A unit next to a quoted single unit joins it. An
     explanation takes the sentence after the best one as well. A table row brings its header row as a span of its own.
@@ -114,13 +109,20 @@ def choose_spans(units: Sequence[ScoredUnit], passages: Sequence[ReaderPassage],
     spans: list[list[UnitEvidence]] = []
     held = 0.0
     for unit in units:
-        if spans and held >= ENOUGH:
+        if held >= ENOUGH or unit.probability < LEAST * units[0].probability:
             break
+        if _is_lesser_row(unit.evidence, units[0].evidence):
+            continue
         if _join(spans, unit.evidence) or _add(spans, unit.evidence):
             held += unit.probability
     if spans and expects is AnswerType.EXPLANATION:
         _take_next(spans[0], units)
     return _bounds(spans, passages)
+
+
+def _is_lesser_row(e: UnitEvidence, best: UnitEvidence) -> bool:
+    """Return a table row about something else: its neighbours look alike, so it must meet the question as well as the best."""
+    return e.unit.kind is UnitKind.ROW and e.own < best.own
 
 
 def _adjacent(span: list[UnitEvidence], e: UnitEvidence) -> bool:

@@ -49,14 +49,14 @@ _NEVER_LAST: Final = frozenset(
     """mr mrs ms dr prof st gen col lt sgt capt rev hon sen rep gov pres no nos vs e.g i.e cf fig figs eq sec art arts vol
     ch pp approx est jan feb mar apr jun jul aug sep sept oct nov dec messrs
     т.е т.к т.н см ср им ул пр пер д корп стр п пп ст гл рис табл проф акад доц гр тов тел напр пос обл р-н оз св ред
-    изд вып инв""".split()
+    изд вып инв""".split()  # noqa: SIM905  a word list reads better as text
 )
 """Abbreviations that introduce something, so that a full stop after them ends no sentence."""
-_SOMETIMES_LAST: Final = frozenset("inc ltd co corp jr sr llc plc u.s u.k u.n a.m p.m d.c u.s.a ph.d b.c a.d".split())
+_SOMETIMES_LAST: Final = frozenset("inc ltd co corp jr sr llc plc u.s u.k u.n a.m p.m d.c u.s.a ph.d b.c a.d".split())  # noqa: SIM905  a word list reads better as text
 """Abbreviations that may end a sentence; they do when a word follows that often starts one."""
 _STARTERS: Final = frozenset(
     """the this that these those it he she they we in on at by for from as if when while after before although however
-    but and there his her their its our a an you i no all each any such one""".split()
+    but and there his her their its our a an you i no all each any such one""".split()  # noqa: SIM905  a word list reads better as text
 )
 
 
@@ -72,7 +72,7 @@ def split_units(text: str) -> list[Unit]:
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int, UnitKind, tuple[int, int] | None]]:
-    """Runs of lines that belong together: a paragraph, a list item, a heading, a table row."""
+    """Return runs of lines that belong together: a paragraph, a list item, a heading, a table row."""
     open_block: tuple[int, int] | None = None
     header: tuple[int, int] | None = None
     previous_end = 0
@@ -133,7 +133,7 @@ def _bounded(text: str, start: int, end: int) -> Iterator[Unit]:
     """One unit, or several when the sentence is longer than a quote may be."""
     start, end = _trimmed(text, start, end)
     while end - start > LONGEST_UNIT:
-        cuts = [m for m in _CUT.finditer(text, start + LONGEST_UNIT // 3, start + LONGEST_UNIT)]
+        cuts = list(_CUT.finditer(text, start + LONGEST_UNIT // 3, start + LONGEST_UNIT))
         semicolons = [m.end() for m in cuts if m.group().startswith(";")]
         cut = semicolons[-1] if semicolons else cuts[-1].end() if cuts else start + LONGEST_UNIT
         yield Unit(*_trimmed(text, start, cut), UnitKind.PROSE)
