@@ -1,0 +1,86 @@
+"""Search latency over 100,000 chunks, through HTTP on the running box, query embedding included; and its memory.
+
+    python -m bench.search_latency [--json FILE] [--home FOLDER] [--chunks N]
+
+``--home`` keeps the synthetic library (bench/large_library.py) for the next run. Questions are distinct, so no cache answers them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from appliance.home import Home
+from bench import large_library
+from bench.box_process import BoxProcess, box_process
+from bench.report import Row, arguments, report
+
+WARM_UP, MEASURED = 40, 400
+
+
+def main() -> int:
+    parser = arguments(__doc__)
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--chunks", type=int, default=100_000)
+    options = parser.parse_args()
+    with library(options) as home, box_process(home) as box:
+        rows = measure(box, options.chunks)
+    report(rows, options.json)
+    return 0
+
+
+@contextmanager
+def library(options: argparse.Namespace) -> Iterator[Path]:
+    """The home with the large library; built when it is not there."""
+    if options.home is not None:
+        if not (options.home / "box.db").exists():
+            large_library.build(Home(options.home), options.chunks)
+        yield options.home
+        return
+    with tempfile.TemporaryDirectory(prefix="bench-library-") as folder:
+        large_library.build(Home(Path(folder)), options.chunks)
+        yield Path(folder)
+
+
+def measure(box: BoxProcess, chunks: int) -> list[Row]:
+    """Latencies in both languages, stages as the box reports them, memory."""
+    texts = large_library.questions(WARM_UP + MEASURED)
+    seconds: dict[str, list[float]] = {"all": [], "ru": [], "en": []}
+    stages: dict[str, list[float]] = {}
+    with box.client() as client:
+        for number, text in enumerate(texts):
+            started = time.perf_counter()
+            answer = client.post("/api/search", json={"query": text, "top_k": 5})
+            elapsed = time.perf_counter() - started
+            answer.raise_for_status()
+            if number < WARM_UP:
+                continue
+            body = answer.json()
+            seconds["all"].append(elapsed)
+            seconds["ru" if body["language"] == "ru" else "en"].append(elapsed)
+            for stage, value in body["timings_ms"].items():
+                stages.setdefault(f"{'ru' if body['language'] == 'ru' else 'en'} {stage}", []).append(value)
+    bench = f"search-latency {chunks:,}"
+    rows = [
+        Row(bench, "p50", _ms(seconds["all"], 50), "ms", 15, at_least=False),
+        Row(bench, "p99", _ms(seconds["all"], 99), "ms", 60, at_least=False),
+        Row(bench, "p50 en (both legs)", _ms(seconds["en"], 50), "ms"),
+        Row(bench, "p50 ru (BM25 only)", _ms(seconds["ru"], 50), "ms"),
+    ]
+    rows += [Row(bench, f"stage {name} p50", float(np.median(values)), "ms") for name, values in sorted(stages.items())]
+    rows.append(Row(bench, "resident memory", box.resident_bytes() / 2**20, "MiB"))
+    return rows
+
+
+def _ms(values: list[float], percentile: float) -> float:
+    return float(np.percentile(values, percentile)) * 1e3 if values else float("nan")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
