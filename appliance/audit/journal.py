@@ -65,11 +65,11 @@ def list_segments(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock of the log: exclusive to append, shared to read a moment in which no batch is half written."""
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def held_still(folder: Path) -> Iterator[None]:
+    """Hold the shared lock of the log: a moment in which no batch is half written. Works on a read-only file system."""
+    fd = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_SH)
         yield
     finally:
         os.close(fd)
@@ -136,9 +136,10 @@ class Journal:
     def _make_folder(self) -> None:
         """A new log is a head that says "empty": written first, so a log without a head is always a damaged one."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        is_used = bool(list_segments(self._folder))  # asked first: another process may be making the log right now
         if (self._folder / head_slot.NAME).exists():
             return
-        if list_segments(self._folder):
+        if is_used:
             raise _broken("the head file is missing")
         empty = Head(0, genesis(raw(self._public)).decode(), 1, 0)
         write_once(self._folder / head_slot.NAME, head_slot.encode(empty, self._key))

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from appliance.audit import head as head_slot
 from appliance.audit.chain import Chain, Fault
 from appliance.audit.head import Head
-from appliance.audit.journal import list_segments, locked
+from appliance.audit.journal import held_still, list_segments
 from appliance.kit.errors import ApplianceError
 
 _READ_BYTES: Final = 1 << 20
@@ -108,8 +108,7 @@ def _look(folder: Path) -> _Snapshot:
     """Step 1. A read-only copy has no lock to take, and needs none."""
     if not folder.is_dir() or not ((folder / head_slot.NAME).exists() or list_segments(folder)):
         raise ApplianceError("not_found", f"no audit log in {folder}", hint="name the folder with --log")
-    can_lock = os.access(folder / "lock", os.W_OK)
-    with locked(folder, shared=True) if can_lock else nullcontext():
+    with held_still(folder) if os.access(folder / "lock", os.R_OK) else nullcontext():
         head_path = folder / head_slot.NAME
         slot = head_path.read_bytes() if head_path.exists() else b""
         sizes = tuple((path, path.stat().st_size) for path in list_segments(folder))
