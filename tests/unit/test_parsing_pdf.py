@@ -92,6 +92,26 @@ def test_a_box_around_text_is_no_table(tmp_path: Path) -> None:
     assert "|" not in parse(build(tmp_path / "a.pdf", [Paragraph("Text.", BODY), box])).pages[0].markdown
 
 
+def test_bullets_make_one_list_and_contents_are_no_headings(tmp_path: Path) -> None:
+    flow = [Paragraph("Contents", H1), Paragraph("1. Payment " + ". " * 30 + "4", H2), Paragraph("2.1 Notice", H2)]
+    flow += [Paragraph(text, BODY) for text in ("The tenant must:", "• pay the rent", "• keep the house clean")]
+    assert parse(build(tmp_path / "a.pdf", flow)).pages[0].markdown == (
+        "# Contents\n\n1. Payment … 4\n\n### 2.1 Notice\n\nThe tenant must:\n\n- pay the rent\n- keep the house clean"
+    )
+
+
+def test_a_scan_with_a_stamp_is_still_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    image = ImageReader(Image.new("L", (600, 800), 255))
+    canvas = Canvas(str(tmp_path / "a.pdf"), pagesize=A4)
+    canvas.drawImage(image, 0, 0, *A4)
+    canvas.drawString(72, 40, "Received 12 March 2025")
+    canvas.save()
+    document = parse(tmp_path / "a.pdf")
+    assert [warning.code for warning in document.warnings] == ["ocr_unavailable"]
+    assert document.pages[0].markdown == "Received 12 March 2025"
+
+
 @pytest.mark.parametrize(
     ("lines", "joined"),
     [

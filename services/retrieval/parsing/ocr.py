@@ -5,6 +5,7 @@ Owns: finding the program and its languages, rendering at a bounded size, one bo
 
 from __future__ import annotations
 
+import ctypes
 import io
 import math
 import os
@@ -14,9 +15,13 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pypdfium2.raw as pdfium
+
 from services.retrieval.parsing.normalise import clean_text
 from services.retrieval.parsing.pdf_flow import join_lines
 
+_OBJECTS_SEEN: Final = 200
+_PICTURE_SHARE: Final = 0.5
 _WANTED: Final = ("rus", "eng")
 _DPI: Final = 250
 _POINTS_PER_INCH: Final = 72
@@ -26,6 +31,19 @@ _MAX_TEXT: Final = 1_000_000
 _BLANK_LINES: Final = re.compile(r"\n\s*\n")
 _SENTENCE_ENDS: Final = ".!?:;"
 _NOISE: Final = re.compile(r"^[\W_]{1,3}$")
+
+
+def is_mostly_picture(page: Any) -> bool:
+    """Whether one picture covers half of a PDFium page: a scan, perhaps with a stamp of real text on it."""
+    width, height = page.get_size()
+    box = [ctypes.c_float() for _ in range(4)]
+    for index in range(min(pdfium.FPDFPage_CountObjects(page), _OBJECTS_SEEN)):
+        item = pdfium.FPDFPage_GetObject(page, index)
+        if pdfium.FPDFPageObj_GetType(item) == pdfium.FPDF_PAGEOBJ_IMAGE and pdfium.FPDFPageObj_GetBounds(item, *box):
+            left, bottom, right, top = (side.value for side in box)
+            if (right - left) * (top - bottom) >= _PICTURE_SHARE * width * height:
+                return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,14 @@ from services.retrieval.parsing.document import ParsedDocument, ParsedPage
 from services.retrieval.parsing.limits import ParseLimits
 from services.retrieval.parsing.markdown import Blocks
 from services.retrieval.parsing.normalise import language_of, one_line, tidy_markdown
-from services.retrieval.parsing.ocr import Recogniser
+from services.retrieval.parsing.ocr import Recogniser, is_mostly_picture
 from services.retrieval.parsing.pdf_flow import Sizes, flow
 from services.retrieval.parsing.pdf_lines import Line, read_lines, running_lines, without_running
 from services.retrieval.parsing.pdf_tables import FoundTable, TableReader, count_rules
 from services.retrieval.parsing.reporting import Report
 
 _EXPLAINS_NO_TEXT: Final = frozenset({"ocr_unavailable", "ocr_failed", "ocr_no_text"})
+_STAMP: Final = 150  # characters; a scan may carry this much real text in a stamp or page number
 _UNREADABLE_SHARE: Final = 0.3
 _PRIVATE: Final = re.compile("[\ue000-\uf8ff\ufffd\x00-\x1f]")
 _UNTITLED: Final = ("(anonymous)", "anonymous", "untitled", "microsoft word - ", "без имени", "document1")
@@ -114,7 +115,7 @@ class _PdfReader:
         finally:
             textpage.close()
         self._count(lines)
-        if _is_legible(lines):
+        if _is_legible(lines) and not (sum(len(line.text) for line in lines) < _STAMP and is_mostly_picture(page)):
             return _Page(lines, self._tables(page, index))
         return self._recognise(page, index, lines)
 
@@ -152,6 +153,8 @@ class _PdfReader:
             return _Page(lines)
         if not text:
             self.report.warn(number, "ocr_no_text", "this page is a picture in which no text was found")
+        if _is_legible(lines) and len(text) < sum(len(line.text) for line in lines):
+            return _Page(lines)
         return _Page(recognised=text)
 
 

@@ -23,6 +23,7 @@ _PITCH_FACTOR: Final = 1.6
 _SHORT_LINE: Final = 0.8
 _BULLET: Final = re.compile(r"^[•◦▪‣●○■□–—*·-]\s+(?=\S)")
 _NUMBERED: Final = re.compile(r"^(\(?\d{1,3}[.)]|\d{1,3}(\.\d{1,3})+\.?|[a-zа-я]\))\s+\S")
+_CLAUSE: Final = re.compile(r"\d{1,3}(?:\.\d{1,3}){0,5}\.?(?=\s)")
 _ENDS_SENTENCE: Final = re.compile(r"[.!?…:;][»”\")\]]*$")
 _HYPHEN_BREAK: Final = re.compile(r"[^\W\d_]{2,}[-‐]$")
 _WORD_TAIL: Final = 24
@@ -58,11 +59,19 @@ class Sizes:
         """Heading level of a line; None for body text."""
         if len(line.text) > _HEADING_LENGTH or not any(char.isalpha() for char in line.text):
             return None
+        if " … " in line.text:
+            return None
         if line.size in self.headings:
-            return min(1 + self.headings.index(line.size), _HEADING_LEVELS)
-        if line.bold and line.size >= self.body and not line.text.endswith((".", ",", ";")):
-            return min(1 + len(self.headings), _HEADING_LEVELS) if line.text[0].isupper() or line.text[0].isdigit() else None
+            return min(1 + self.headings.index(line.size), _HEADING_LEVELS) + _depth(line.text)
+        if line.bold and line.size >= self.body and not line.text.endswith((".", ",", ";")) and line.text[0].isalnum() and not line.text[0].islower():
+            return min(1 + len(self.headings), _HEADING_LEVELS) + _depth(line.text)
         return None
+
+
+def _depth(text: str) -> int:
+    """How deep a numbered heading is: 0 for ``2. Term`` and unnumbered ones, 1 for ``2.1 Notice``."""
+    found = _CLAUSE.match(text)
+    return min(found.group().rstrip(".").count("."), _HEADING_LEVELS) if found else 0
 
 
 def flow(lines: Sequence[Line], sizes: Sizes) -> list[str]:
@@ -81,7 +90,18 @@ def flow(lines: Sequence[Line], sizes: Sizes) -> list[str]:
         level = now
     if group:
         blocks.append(_block(group, level))
-    return [block for block in blocks if block]
+    return _with_lists([block for block in blocks if block])
+
+
+def _with_lists(blocks: Sequence[str]) -> list[str]:
+    """Neighbouring bullets as one list."""
+    out: list[str] = []
+    for block in blocks:
+        if out and block.startswith("- ") and out[-1].startswith("- "):
+            out[-1] += f"\n{block}"
+        else:
+            out.append(block)
+    return out
 
 
 def _usual_pitch(lines: Sequence[Line]) -> float:

@@ -23,6 +23,7 @@ _RUNNING_SHARE: Final = 0.6
 _RUNNING_FROM_PAGES: Final = 3
 _HYPHEN_MARKS: Final = ("\x02", "\ufffe", "\u00ad")
 _DIGITS: Final = re.compile(r"\d+")
+_LEADERS: Final = re.compile(r" ?(?:\. ?){5,}")  # the dots of a table of contents
 _PAGE_WORD: Final = re.compile(r"(?i)\b(page|стр|страница|лист)\b\.?\s*\d|\d\s*(of|из|/)\s*\d")
 _PAGE_NUMBER: Final = re.compile(r"(?i)[\s–—|-]*((page|стр\.?|страница|лист)\s*)?\d{1,5}(\s*(of|из|/)\s*\d{1,5})?[\s–—|-]*")
 
@@ -62,7 +63,7 @@ def read_lines(textpage: Any) -> list[Line]:
     lines: list[Line] = []
     start = 0
     for part in raw.split("\n"):
-        if text := squeeze_spaces(part.strip()):
+        if text := _LEADERS.sub(" … ", squeeze_spaces(part.strip())):
             offset = len(part) - len(part.lstrip())
             lines.append(_measure(textpage, text, start + offset, start + len(part.rstrip()) - 1))
         start += len(part) + 1
