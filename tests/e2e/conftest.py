@@ -123,7 +123,7 @@ def watch(box: Address) -> Watch:
 @pytest.fixture
 def context(browser: Any, box: Address, watch: Watch, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A fresh browser profile; ``@pytest.mark.parametrize("context", [{...}], indirect=True)`` sets its options."""
-    options = {"viewport": {"width": 1360, "height": 860}, "locale": "en-GB", "accept_downloads": True, **getattr(request, "param", {})}
+    options = {"viewport": {"width": 1360, "height": 860}, "locale": "en-GB", "reduced_motion": "reduce", "accept_downloads": True, **getattr(request, "param", {})}
     made = browser.new_context(**options)
     made.set_default_timeout(TIMEOUT_MS)
     made.add_init_script(COUNT_VIOLATIONS)
@@ -166,6 +166,11 @@ def ask(page: Any, question: str) -> Any:
     page.press("#question", "Enter")
     page.locator(".message.answer .answer-actions").nth(done).wait_for(timeout=30_000)
     return page.locator(".message.answer").last
+
+
+def to_the_top(page: Any) -> None:
+    """The next Tab starts at the beginning of the page."""
+    page.evaluate("() => { document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex'); }")
 
 
 def no_sideways_scroll(page: Any) -> bool:

@@ -11,9 +11,11 @@ from typing import Any, Final
 Json = dict[str, Any]
 
 CONTRACT_PAGES: Final = (
-    "# Supply contract No. 17 📄\n\nBetween Northwind Ltd (the Supplier) and the City Archive (the Customer).\n\n"
-    "## 1. Subject\n\nThe Supplier delivers acid-free boxes and folders in the quantities of Annex A. "
-    "Each delivery is announced three working days ahead.\n\n- boxes, 40 × 30 × 12 cm\n- folders, A4\n  - grey\n  - blue\n\n",
+    (
+        "# Supply contract No. 17 📄\n\nBetween Northwind Ltd (the Supplier) and the City Archive (the Customer).\n\n"
+        "## 1. Subject\n\nThe Supplier delivers acid-free boxes and folders in the quantities of Annex A. "
+        "Each delivery is announced three working days ahead.\n\n- boxes, 40 × 30 × 12 cm\n- folders, A4\n  - grey\n  - blue\n\n"
+    ),
     "## 2. Term\n\nThe contract enters into force on 1 March 2025. It ends on 31 December 2027 unless it is extended in writing. "
     "Either party may terminate it with a notice of ninety days.\n\n"
     + "The archive keeps a register of every delivery and of every complaint. " * 25
@@ -100,7 +102,7 @@ def threads() -> dict[str, Json]:
     return {"thread_old": old}
 
 
-def cited(index: int, doc_id: str, name: str, space: str, page: int, quote: str, start: int, path: tuple[str, ...] = ()) -> Json:
+def cited(index: int, doc_id: str, name: str, space: str, page: int, quote: str, start: int, path: tuple[str, ...] = ()) -> Json:  # noqa: PLR0917 - fields
     """A citation as the socket sends it."""
     return {
         "index": index, "document_id": doc_id, "filename": name, "space": space, "version": 1, "page": page, "heading_path": list(path),

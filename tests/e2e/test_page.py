@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Address, Watch, ask, log_in, no_sideways_scroll
+from tests.e2e.conftest import Address, Watch, ask, log_in, no_sideways_scroll, to_the_top
 
 pytestmark = pytest.mark.browser
 
@@ -184,7 +184,7 @@ def test_everything_can_be_done_with_the_keyboard_alone(page: Any, box: Address)
     page.keyboard.press("Enter")
     page.locator(".message.answer .answer-actions").wait_for(timeout=30_000)
     page.keyboard.press("Shift+Tab")
-    page.evaluate("document.activeElement.blur(); document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
+    to_the_top(page)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")

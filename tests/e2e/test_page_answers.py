@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import ask
+from tests.e2e.conftest import Address, ask
 from tests.e2e.fake_box import FakeBox
 
 pytestmark = pytest.mark.browser
@@ -58,8 +58,9 @@ def test_only_the_chosen_spaces_are_asked(fake: FakeBox, inside: Any) -> None:
     assert fake.asked[-1]["spaces"] == ["legal"]
 
 
-def test_hostile_text_stays_text(inside: Any) -> None:
+def test_hostile_text_stays_text(fake: FakeBox, inside: Any) -> None:
     page = inside
+    fake.token_delay_seconds = 0.001
     answer = ask(page, "hostile")
     prose = answer.locator(".prose")
     assert (
@@ -79,7 +80,7 @@ def test_hostile_text_stays_text(inside: Any) -> None:
 
 def test_markdown_becomes_structure(inside: Any) -> None:
     prose = ask(inside, "markdown").locator(".prose")
-    assert prose.locator("h4").inner_text() == "Summary"
+    assert prose.locator("h3").inner_text() == "Summary"
     assert prose.locator("strong").all_inner_texts()[0] == "two"
     assert prose.locator("em").inner_text() == "one"
     assert prose.locator("ul > li").count() == 3
@@ -165,3 +166,18 @@ def test_files_dropped_on_the_chat_ask_for_their_space(fake: FakeBox, inside: An
     page.click("dialog .primary")
     page.locator(".upload.done", has_text="dropped.txt").wait_for()
     assert [one["space"] for one in fake.documents.values() if one["name"] == "dropped.txt"] == ["hr"]
+
+
+def test_no_text_makes_the_page_hang(page: Any, box: Address) -> None:
+    page.goto(box.url)
+    measure = """async (text) => {
+      const { renderAnswer } = await import('/web/render.js');
+      const { showPassage } = await import('/web/passage-text.js');
+      const start = performance.now();
+      renderAnswer(document.createElement('div'), text);
+      showPassage(document.createElement('div'), { text, start: 0, pages: [] }, { start: 5, end: 90 }, String);
+      return performance.now() - start;
+    }"""
+    nasty = ("*a ", "a_", "**a", "[", "`` ` ", "|-", "* ", "> ", "[a](b ", "# ", " ", "| a |\n", "- x\n  ", "[1,", "~~a", "```\n", "\\", "😀")
+    slow = {text: took for text in nasty if (took := page.evaluate(measure, text * (60_000 // len(text)) + "x")) > 2_000}
+    assert slow == {}

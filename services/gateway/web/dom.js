@@ -1,4 +1,4 @@
-/* Building elements without ever parsing markup: no innerHTML anywhere, so Trusted Types can be required. */
+/* Building elements without ever parsing markup, so Trusted Types can be required with no policy allowed. */
 
 import { bind } from "./i18n.js";
 

@@ -4,10 +4,9 @@
  * so every offset is converted here and nowhere else. Text stays text: same rule as render.js. */
 
 import { h } from "./dom.js";
-import { splitCells } from "./render.js";
+import { isDelimiter, splitCells } from "./render.js";
 
 const HEADING = /^(#{1,6})\s+/;
-const DELIMITER = /^\s*\|?[\s:|-]*-[\s:|-]*\|?\s*$/;
 const ITEM = /^(\s*)([-*+]|\d+[.)])\s+/;
 
 /** UTF-16 index of the code point at `offset` (clamped). */
@@ -80,8 +79,8 @@ function groupNode(text, { kind, lines }, span) {
 }
 
 function tableNode(text, lines, span) {
-  const rows = lines.filter(({ from, to }) => !DELIMITER.test(text.slice(from, to)));
-  const headed = lines.length > 1 && DELIMITER.test(text.slice(lines[1].from, lines[1].to));
+  const rows = lines.filter(({ from, to }) => !isDelimiter(text.slice(from, to)));
+  const headed = lines.length > 1 && isDelimiter(text.slice(lines[1].from, lines[1].to));
   const body = rows.map(({ from, to }, place) => {
     const tag = headed && place === 0 ? "th" : "td";
     let at = from;

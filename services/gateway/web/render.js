@@ -5,7 +5,7 @@
 
 import { h } from "./dom.js";
 
-const MAX_SPAN = 2_000;
+const MAX_SPAN = 600;
 const MAX_DEPTH = 6;
 const MAX_LENGTH = 200_000;
 const rendered = new WeakMap();
@@ -14,10 +14,12 @@ const rendered = new WeakMap();
  * blocks which did not change since the last call keep their nodes, and with them focus and selection. */
 export function renderAnswer(container, text, { cite = () => null, known = "" } = {}) {
   const before = rendered.get(container) || [];
-  const now = splitBlocks(text.slice(0, MAX_LENGTH)).map((block, position) => {
-    const key = `${known}|${block.kind}|${block.lines.join("\n")}`;
+  const blocks = splitBlocks(text.slice(0, MAX_LENGTH));
+  const top = Math.min(...blocks.filter(({ kind }) => kind === "heading").map(({ lines }) => HEADING.exec(lines[0])[1].length));
+  const now = blocks.map((block, position) => {
+    const key = `${known}|${block.kind}|${block.kind === "heading" ? top : ""}|${block.lines.join("\n")}`;
     const old = before[position];
-    return old?.key === key ? old : { key, node: blockNode(block, cite) };
+    return old?.key === key ? old : { key, node: blockNode(block, cite, top) };
   });
   now.forEach((item, position) => {
     const present = container.childNodes[position];
@@ -36,10 +38,12 @@ const HEADING = /^\s{0,3}(#{1,6})\s+(.*)$/;
 const RULE = /^\s{0,3}([-*_])(\s*\1){2,}\s*$/;
 const ITEM = /^(\s*)([-*+•]|\d{1,9}[.)])\s+(.*)$/;
 const QUOTE = /^\s{0,3}>\s?(.*)$/;
-const DELIMITER = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
 
 const isTable = (lines, at) =>
-  lines[at].includes("|") && lines[at + 1]?.includes("-") && lines[at + 1].includes("|") && DELIMITER.test(lines[at + 1]);
+  lines[at].includes("|") && lines[at + 1]?.includes("|") && isDelimiter(lines[at + 1]);
+
+/** The line of dashes under the head of a table; one character class, so that no input makes the pattern backtrack. */
+export const isDelimiter = (line) => line.includes("-") && /^[\s:|-]+$/.test(line);
 
 function splitBlocks(text) {
   const lines = text.replaceAll("\r\n", "\n").split("\n");
@@ -76,7 +80,8 @@ function splitBlocks(text) {
 const startsBlock = (line) =>
   FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || ITEM.test(line);
 
-function blockNode({ kind, lines }, cite) {
+/** `top`: the highest heading of the answer, which becomes an <h3> under the <h2> of the message. */
+function blockNode({ kind, lines }, cite, top) {
   switch (kind) {
     case "code":
       return h("pre", { tabindex: "0" }, h("code", {}, lines.join("\n")));
@@ -84,7 +89,7 @@ function blockNode({ kind, lines }, cite) {
       return h("hr");
     case "heading": {
       const [, marks, title] = HEADING.exec(lines[0]);
-      return h(`h${Math.min(marks.length + 2, 6)}`, {}, inline(title.replace(/\s#+\s*$/, ""), cite));
+      return h(`h${Math.min(marks.length - top + 3, 6)}`, {}, inline(title.replace(/\s#+\s*$/, ""), cite));
     }
     case "quote":
       return h("blockquote", {}, lineNodes(lines.map((line) => QUOTE.exec(line)[1]), cite));

@@ -59,6 +59,7 @@ export function shellView({ banner, threads, views, panel, library, onNew, onLog
     sidebar.inert = (NARROW.matches && !open) || covered;
     main.inert = open || covered;
     menu.inert = open || covered;
+    skip.inert = open || covered;
     panel.element.inert = open;
     element.classList.toggle("panel-open", !panel.element.hidden);
   }
