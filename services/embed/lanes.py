@@ -3,7 +3,8 @@
 Invariants:
 1. A query never queues behind bulk work: its lane has threads of its own.
 2. Bulk work starts no batch while a query waits or runs, but after :data:`PATIENCE_SECONDS` it starts one, so that ingest always moves.
-3. Bulk threads run at a lower priority (Linux), so that a batch already running steps back too.
+3. All threads have the same priority. A lower one for bulk threads looks kind but is not: one that is preempted while it holds the interpreter lock
+   holds up the event loop.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
 from appliance.kit.errors import ApplianceError
@@ -25,13 +25,13 @@ R = TypeVar("R")
 class Lanes:
     """Runs functions that release the GIL. ``max_waiting`` bounds the queries that wait or run."""
 
-    def __init__(self, query_threads: int, bulk_threads: int, bulk_niceness: int, max_waiting: int) -> None:
+    def __init__(self, query_threads: int, bulk_threads: int, max_waiting: int) -> None:
         self.bulk_threads = bulk_threads or usable_cores()
         self._max_waiting = max_waiting
         self._queries = 0
         self._quiet = threading.Condition()
         self._query_lane = ThreadPoolExecutor(query_threads, "embed-query")
-        self._bulk_lane = ThreadPoolExecutor(self.bulk_threads, "embed-bulk", initializer=_step_back, initargs=(bulk_niceness,))
+        self._bulk_lane = ThreadPoolExecutor(self.bulk_threads, "embed-bulk")
 
     def query(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Run now.
@@ -78,8 +78,3 @@ class Lanes:
 def usable_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _step_back(niceness: int) -> None:
-    with suppress(OSError, AttributeError):  # a courtesy: without it everything still works
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -41,7 +41,7 @@ class OnnxEncoder:
         self._pieces = pieces
         self._max_texts = settings.max_texts_per_call
         self._cache = VectorCache(settings.query_cache_entries)
-        self._lanes = Lanes(settings.query_threads, settings.bulk_threads, settings.bulk_niceness, settings.max_waiting_queries)
+        self._lanes = Lanes(settings.query_threads, settings.bulk_threads, settings.max_waiting_queries)
 
     @classmethod
     def load(cls, spec: ModelSpec, hub: Path, settings: EmbedSettings) -> Self:

@@ -15,7 +15,6 @@ class EmbedSettings(ServiceSettings):
     model: str = Field(default="minilm", min_length=1)
     query_threads: int = Field(default=2, ge=1, le=64)
     bulk_threads: int = Field(default=0, ge=0, le=256, description="0 = as many as there are cores")
-    bulk_niceness: int = Field(default=5, ge=0, le=19, description="how far bulk work steps back for everything else on the machine")
     query_cache_entries: int = Field(default=4096, ge=0, le=1_000_000, description="1.6 kB each, and the text")
     max_texts_per_call: int = Field(default=2048, ge=1)
     max_waiting_queries: int = Field(default=256, ge=1, description="more are refused with `overloaded`")

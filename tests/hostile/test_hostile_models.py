@@ -88,7 +88,7 @@ def test_an_additional_file_is_refused_by_name(tmp_path: Path) -> None:
 def test_an_index_rewritten_to_match_a_changed_file_is_refused_by_its_digest(tmp_path: Path) -> None:
     good = write_tiny(tmp_path)
     write_snapshot(tmp_path, TINY, {"package": "tiny==1"}, lambda folder: (folder / "model.onnx").write_bytes(b"evil"))
-    with pytest.raises(ApplianceError, match="models.toml pins"):
+    with pytest.raises(ApplianceError, match=r"models\.toml pins"):
         open_snapshot(tmp_path, TINY, good.digest)
 
 
@@ -129,7 +129,7 @@ def test_a_path_out_of_the_hub_is_refused(tmp_path: Path, path: str) -> None:
 
 def test_a_model_that_is_pinned_but_broken_is_refused_with_its_name(tmp_path: Path) -> None:
     snapshot = write_tiny(tmp_path)
-    with pytest.raises(ApplianceError, match="cannot be loaded") as caught:
+    with pytest.raises(ApplianceError, match=r"cannot be loaded") as caught:
         OnnxEncoder.load(replace(SPEC, digest=snapshot.digest), tmp_path, EmbedSettings())
     assert caught.value.code == "snapshot_altered"
 
@@ -188,5 +188,5 @@ def test_a_wheel_that_is_no_zip_or_lacks_the_weights_is_refused(tmp_path: Path) 
     ],
 )
 def test_malformed_safetensors_are_refused(data: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - any reason will do, as long as nothing is read past the end
+    with pytest.raises(ValueError):  # any reason will do, as long as nothing is read past the end
         read_safetensors(data)

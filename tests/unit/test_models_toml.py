@@ -138,5 +138,5 @@ def test_a_bad_address_is_refused(tmp_path: Path, address: str) -> None:
 
 
 def test_a_missing_root_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(ApplianceError, match="absent.toml"):
+    with pytest.raises(ApplianceError, match=r"absent\.toml"):
         load_models(tmp_path / "absent.toml")
