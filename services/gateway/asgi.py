@@ -45,7 +45,7 @@ class Exchange:
     Invariants: the answer starts at most once; after ``finished`` nothing is sent; ``status`` is 0 until the answer starts.
     """
 
-    __slots__ = ("_receive", "_send", "before_answer", "extra_headers", "finished", "headers", "request_id", "scope", "status")
+    __slots__ = ("_receive", "_send", "before_answer", "extra_headers", "finished", "headers", "refusal", "request_id", "scope", "status")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, headers: dict[bytes, bytes]) -> None:
         self.scope = scope
@@ -55,6 +55,7 @@ class Exchange:
         self.finished = False
         self.extra_headers: tuple[Header, ...] = ()
         self.before_answer: BeforeAnswer | None = None
+        self.refusal: ApplianceError | None = None
         self._receive = receive
         self._send = send
 
@@ -118,7 +119,11 @@ class Exchange:
     async def _start(self, status: int, headers: list[Header], *, own_policy: bool) -> None:
         if self.before_answer is not None:
             before, self.before_answer = self.before_answer, None
-            await before(status)
+            try:
+                await before(status)
+            except ApplianceError as error:
+                self.refusal = error  # frameworks in between may replace the exception; the front looks here
+                raise
         headers.append((b"x-request-id", self.request_id.encode("ascii")))
         headers += _SECURITY
         headers += self.extra_headers

@@ -7,7 +7,7 @@ do (tools, several choices, audio, pictures) is refused rather than ignored.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -52,7 +52,7 @@ class ChatCompletionRequest(msgspec.Struct, frozen=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = None
-    tools: list[msgspec.Raw] | None = None
+    tools: list[dict[str, Any]] | None = None
     logprobs: bool | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
@@ -62,7 +62,7 @@ class ChatCompletionRequest(msgspec.Struct, frozen=True):
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Annotated[str, Meta(max_length=1000)] | Annotated[list[Annotated[str, Meta(max_length=1000)]], Meta(max_length=16)] | None = None
-    response_format: dict[str, object] | None = None
+    response_format: dict[str, Any] | None = None
     spaces: Annotated[list[Name], Meta(max_length=1000)] | None = None
     top_k: Annotated[int, Meta(ge=1, le=50)] | None = None
     document_ids: Annotated[list[Name], Meta(max_length=1000)] | None = None

@@ -81,8 +81,9 @@ class Front:
             await self._refuse(exchange, error)
             status = exchange.status
         except Exception:
-            _log.exception("request_failed", path=scope["path"][:200])
-            await self._refuse(exchange, internal_error())
+            if exchange.refusal is None:
+                _log.exception("request_failed", path=scope["path"][:200])
+            await self._refuse(exchange, exchange.refusal or internal_error())
             status = exchange.status
         finally:
             method = scope["method"]
@@ -138,7 +139,7 @@ class Front:
             if not exchange.finished:
                 _log.warning("answer_broken_off", code=error.code, error=error.message)
             return
-        if error.outcome.http >= 500:
+        if error.outcome.http >= 500 and error.code != "internal":
             _log.warning("request_refused", code=error.code, error=error.message, path=exchange.scope["path"][:200], **_safe(error.context))
         try:
             await exchange.json(error.outcome.http, error_body(error), error_headers(error))
