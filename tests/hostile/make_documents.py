@@ -217,6 +217,15 @@ def many_parts_docx(path: Path) -> None:
     office(path, {f"x/{number}.xml": b"<a/>" for number in range(12_000)}, plain_docx)
 
 
+def huge_directory_docx(path: Path) -> None:
+    """A directory that lists one entry 200,000 times."""
+    data = plain_docx()
+    start = data.find(b"PK\x01\x02")
+    record = data[start : data.find(b"PK\x01\x02", start + 4)]
+    directory = record * 200_000
+    path.write_bytes(data[:start] + directory + struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 65_535, 65_535, len(directory), start, 0))
+
+
 def billion_laughs_docx(path: Path) -> None:
     xml = f'<?xml version="1.0"?>{DTD}<d>&i;</d>'
     office(path, {"word/document.xml": xml.encode()}, plain_docx)
@@ -342,6 +351,7 @@ DOCUMENTS: dict[str, Callable[[Path], None]] = {
     "declared_bomb.xlsx": declared_bomb_xlsx,
     "lying_bomb.docx": lying_bomb_docx,
     "many_parts.docx": many_parts_docx,
+    "huge_directory.docx": huge_directory_docx,
     "billion_laughs.docx": billion_laughs_docx,
     "billion_laughs_utf16.docx": billion_laughs_utf16_docx,
     "billion_laughs.xlsx": billion_laughs_xlsx,

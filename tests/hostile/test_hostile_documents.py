@@ -33,6 +33,7 @@ REFUSED = {
     "declared_bomb.xlsx": "document_bomb",
     "lying_bomb.docx": "document_corrupt",
     "many_parts.docx": "document_bomb",
+    "huge_directory.docx": "document_bomb",
     "billion_laughs.docx": "document_bomb",
     "billion_laughs_utf16.docx": "document_bomb",
     "billion_laughs.xlsx": "document_bomb",

@@ -132,7 +132,9 @@ paragraph with a <a href="https://example.com">link</a><br>and a break</p>
 <p hidden>hidden</p><div style="display: none">invisible</div><div aria-hidden="true">icon</div>
 <ul><li>alpha<li>beta<ol><li>inner one</li><li>inner two</li></ol></li></ul>
 <table><caption>Rates</caption><tr><th>Kind</th><th>Rate</th></tr><tr><td>A<br>a</td><td>5 %</td></tr></table>
-<blockquote>quoted</blockquote></body></html>"""
+<pre>x = 1
+  y = 2
+</pre><blockquote>quoted</blockquote></body></html>"""
 
 
 def test_html_keeps_what_a_reader_sees(tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_html_keeps_what_a_reader_sees(tmp_path: Path) -> None:
     assert document.title == "The page"
     assert document.pages[0].markdown == (
         "# One big title\n\nloose text\n\nfirst paragraph with a link and a break\n\n"
-        "- alpha\n- beta\n  1. inner one\n  2. inner two\n\nRates\n\n| Kind | Rate |\n| --- | --- |\n| A a | 5 % |\n\nquoted"
+        "- alpha\n- beta\n  1. inner one\n  2. inner two\n\nRates\n\n| Kind | Rate |\n| --- | --- |\n| A a | 5 % |\n\n```\nx = 1\n  y = 2\n```\n\nquoted"
     )
 
 

@@ -8,15 +8,20 @@ Invariants, checked before and while inflating:
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from pathlib import Path
 from typing import IO, Final
 
 from services.retrieval.parsing import failures
-from services.retrieval.parsing.limits import ParseLimits
+from services.retrieval.parsing.limits import MIB, ParseLimits
 
 _PIECE: Final = 256 * 1024
+_MAX_DIRECTORY_BYTES: Final = 4 * MIB
+_END_RECORD_BYTES: Final = 22
+_ZIP64_BEFORE: Final = 76  # ZIP64 end record (56) and its locator (20), directly before the end record
+_END_RECORD_WITHIN: Final = 65_536 + _END_RECORD_BYTES + _ZIP64_BEFORE
 _ENCRYPTED_FLAG: Final = 0x1
 _DOCTYPES: Final = tuple("<!DOCTYPE".encode(code) for code in ("utf-8", "utf-16-le", "utf-16-be"))
 _OVERLAP: Final = max(map(len, _DOCTYPES))
@@ -24,10 +29,37 @@ _XML_SUFFIXES: Final = (".xml", ".rels", ".vml")
 _BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, RuntimeError)
 
 
+def _opened(path: Path) -> zipfile.ZipFile:
+    """Open an archive whose directory is small enough to be read into memory, also outside a worker.
+
+    Raises:
+        ApplianceError: ``document_bomb`` for a directory beyond any Office file's.
+    """
+    if _directory_bytes(path) > _MAX_DIRECTORY_BYTES:
+        raise failures.bomb("its table of contents is larger than any Office file's")
+    return zipfile.ZipFile(path)
+
+
+def _directory_bytes(path: Path) -> int:
+    """Size of the central directory by the end record that ``zipfile`` will believe (ZIP64 first); 0 without one."""
+    with path.open("rb") as source:
+        source.seek(max(0, path.stat().st_size - _END_RECORD_WITHIN))
+        tail = source.read(_END_RECORD_WITHIN)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + _END_RECORD_BYTES:
+        return 0
+    size: int
+    if at >= _ZIP64_BEFORE and tail[at - _ZIP64_BEFORE :].startswith(b"PK\x06\x06"):
+        (size,) = struct.unpack_from("<Q", tail, at - _ZIP64_BEFORE + 40)
+    else:
+        (size,) = struct.unpack_from("<I", tail, at + 12)
+    return size
+
+
 def read_member(path: Path, name: str, limit: int) -> bytes | None:
     """First ``limit`` bytes of one entry; None when it is absent or unreadable."""
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(name) as source:
+        with _opened(path) as archive, archive.open(name) as source:
             return source.read(limit)
     except (*_BROKEN, KeyError):
         return None
@@ -36,7 +68,7 @@ def read_member(path: Path, name: str, limit: int) -> bytes | None:
 def is_encrypted(path: Path) -> bool:
     """Whether some entry needs a password; False when the directory cannot be read."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             return any(member.flag_bits & _ENCRYPTED_FLAG for member in archive.infolist())
     except _BROKEN:
         return False
@@ -49,7 +81,7 @@ def screen_archive(path: Path, limits: ParseLimits) -> None:
         ApplianceError: ``document_bomb``, ``document_encrypted`` or ``document_corrupt``.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             members = archive.infolist()
             _check_directory(members, limits)
             for member in members:
