@@ -14,7 +14,7 @@ ENGLISH: Final = frozenset(
     is are was were be been being am do does did done doing has have had having will would shall should can could may
     might must and or not no nor but if then than so such while also just only own same very too any some each both all
     more most another other please tell
-    what which who whom whose when where why how many much""".split()  # noqa: SIM905  a word list reads better as text
+    what which who whom whose when where why how many much often""".split()  # noqa: SIM905  a word list reads better as text
 )
 
 RUSSIAN: Final = frozenset(
@@ -27,7 +27,7 @@ RUSSIAN: Final = frozenset(
     своих свой свою себе себя сколько скольких скольким так такая также такие таким таких такое такой там те тем теми тех то
     тобой того тоже той только том тому тот ту ты у уже хотя чего чей чем чему что чтобы чье чьи чья эта эти этим
     этими этих это этого этой этом этому этот эту я являлась являлись являлось являлся является являются
-    можно нужно надо необходимо следует нельзя должен должна должно должны может могут мог могла могли могло
+    часто долго можно нужно надо необходимо следует нельзя должен должна должно должны может могут мог могла могли могло
     пожалуйста скажи скажите подскажите""".split()  # noqa: SIM905  a word list reads better as text
 )
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from services.llm.reader import answerability, selection
 from services.llm.reader.evidence import ReaderPassage, UnitEvidence, gather, profile_question
+from services.llm.reader.sentences import Unit
 from services.rerank.features import QueryProfile
 from services.retrieval.query_analysis import DocumentFrequencies, Language
 
@@ -110,8 +111,17 @@ def prepare(question: str, passages: Sequence[ReaderPassage], statistics: Docume
     profile = profile_question(question, passages, statistics)
     evidence = gather(profile, passages)
     positions = tuple(selection.shortlist(evidence))
-    texts = tuple(passages[evidence[i].passage].text[evidence[i].unit.start : evidence[i].unit.end] for i in positions)
+    texts = tuple(_embedded_text(passages[evidence[i].passage].text, evidence[i].unit) for i in positions)
     return Reading(profile, tuple(passages), tuple(evidence), positions, texts)
+
+
+def _embedded_text(text: str, unit: Unit) -> str:
+    """Return what the encoder sees of a unit: a table row reads `column: cell; column: cell`, as a sentence would."""
+    own = text[unit.start : unit.end]
+    if unit.header is None:
+        return own
+    columns, cells = ([cell.strip() for cell in row.strip("| ").split("|")] for row in (text[slice(*unit.header)], own))
+    return "; ".join(f"{column}: {cell}" for column, cell in zip(columns, cells, strict=False) if cell)
 
 
 def answer(reading: Reading, cosines: Sequence[float] | None, *, threshold: float = answerability.THRESHOLD) -> Reply:
