@@ -1,0 +1,1 @@
+"""Benchmarks: each one command, a table on stdout, JSON lines on request."""

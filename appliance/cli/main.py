@@ -35,7 +35,8 @@ app.add_typer(audit.app, name="audit")
 def main() -> None:
     """Run a command; exit with the status that ``appliance.kit.errors`` gives to a failure."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)  # click returns the status of a command that raised Exit
+        sys.exit(status if isinstance(status, int) else 0)
     except ApplianceError as error:
         print_error(error)
         sys.exit(error.outcome.exit)

@@ -121,7 +121,7 @@ def welcome_lines(home: Home, url: str) -> list[str]:
         f"  The box is ready:  {url}",
         f"  Log in as          admin   (password: cat {home.admin_password})",
         f"  For scripts        API key in {home.admin_key}",
-        f'  Try                appliance docs add FILE_OR_FOLDER && appliance chat "your question"',
+        '  Try                appliance docs add FILE_OR_FOLDER && appliance chat "your question"',
         "",
     ]
 

@@ -85,6 +85,6 @@ def configure_logging(*, level: str = "INFO", folder: Path | None = None, stderr
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Logger of a module: ``log = get_logger(__name__)``; ``log.info("event_name", key=value)``."""
+    """The logger for the module called ``name``: an event name and key-value pairs per call."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger

@@ -42,13 +42,15 @@ Never await anything slow inside ``writing``: on SQLite it holds the only write 
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -65,6 +67,8 @@ POOL_SIZE: Final = 6
 POOL_TIMEOUT_SECONDS: Final = 30.0
 BUSY_TIMEOUT_SECONDS: Final = 10.0
 _WRITES: Final = "appliance_writes"
+_TWINS: Final[WeakKeyDictionary[sa.Engine, sa.Engine]] = WeakKeyDictionary()
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,27 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         raise _translated(error) from error
 
 
+async def read_at_once(engine: AsyncEngine, read: Callable[[Connection], Result]) -> Result:
+    """Run ``read(connection)`` on one consistent snapshot and return what it returns; for reads on the path of a waiting person.
+
+    An async SQLite connection is a thread of its own, and every statement, fetch and transaction mark is a round trip to it (eight for one
+    SELECT, and each waits for its turn on a busy machine). Here the whole read is one trip to one thread. ``read`` must not keep the connection.
+    """
+    if engine.dialect.name != "sqlite":
+        async with reading(engine) as connection:
+            return await connection.run_sync(read)
+    twin = _twin(engine)
+
+    def run() -> Result:
+        try:
+            with twin.connect() as connection:
+                return read(connection)
+        except (DBAPIError, PoolTimeoutError) as error:
+            raise _translated(error) from error
+
+    return await asyncio.to_thread(run)
+
+
 @asynccontextmanager
 async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Open a write transaction: it commits when the block ends and rolls back when it raises.
@@ -176,6 +201,21 @@ def _sqlite_engine(path: Path, pool_size: int) -> AsyncEngine:
     sa.event.listen(engine.sync_engine, "connect", _configure_sqlite)
     sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+def _twin(engine: AsyncEngine) -> sa.Engine:
+    """A synchronous engine on the same SQLite file, made at the first need, disposed of with ``engine``."""
+    twin = _TWINS.get(engine.sync_engine)
+    if twin is None:
+        twin = sa.create_engine(
+            f"sqlite:///{engine.url.database}",
+            pool_size=POOL_SIZE, max_overflow=0, pool_timeout=POOL_TIMEOUT_SECONDS, connect_args={"timeout": BUSY_TIMEOUT_SECONDS},
+        )  # fmt: skip
+        sa.event.listen(twin, "connect", _configure_sqlite)
+        sa.event.listen(twin, "begin", _begin_sqlite)
+        sa.event.listen(engine.sync_engine, "engine_disposed", lambda _: twin.dispose())
+        _TWINS[engine.sync_engine] = twin
+    return twin
 
 
 def _configure_sqlite(connection: DBAPIConnection, _record: object) -> None:

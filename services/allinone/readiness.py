@@ -57,7 +57,7 @@ class BoxReadiness:
         return "answers"
 
     async def _text_index(self) -> str:
-        return f"{await asyncio.to_thread(self._retrieval.text_index.count)} passages"
+        return f"{self._retrieval.text_index.documents} passages"
 
     async def _vector_index(self) -> str:
         index = self._retrieval.vector_index

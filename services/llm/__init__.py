@@ -1,0 +1,1 @@
+"""Chat models: the reader, any OpenAI endpoint."""

@@ -1,0 +1,1 @@
+"""Documents in, passages out: ingest, chunks, two indexes, hybrid search."""

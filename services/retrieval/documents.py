@@ -120,7 +120,7 @@ class DocumentService:
         """See the contract."""
         document = await self.get(document_id, principal)
         path: Path = self._blobs.path(document.sha256)
-        if not path.exists():
+        if not await asyncio.to_thread(path.exists):
             raise not_found("document")
         return Original(document, path)
 

@@ -50,7 +50,7 @@ class IndexKeeper:
         await self._chunks.discard_unfinished()
         await self.collect_garbage()
         live, embedded = await self._chunks.totals()
-        if await asyncio.to_thread(self._text.count) != live:
+        if self._text.documents != live:
             await self._rebuild_text(live)
         if self._vectors is not None and await asyncio.to_thread(self._vectors.count) != embedded:
             log.warning("vector_index_rebuild", chunks=live)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy.typing as npt
 import numpy as np
+import numpy.typing as npt
 
 from services.retrieval.domain import AccessFilter, Hit, IndexEntry
 
@@ -31,8 +31,9 @@ class TextIndex(Protocol):
         """Chunks that hold ``term``, over the whole index (used for weights only, never shown)."""
         ...
 
-    def count(self) -> int:
-        """Chunks in the index."""
+    @property
+    def documents(self) -> int:
+        """Chunks in the index, in the words of term statistics."""
         ...
 
 

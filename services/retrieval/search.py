@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final
 
 from appliance.contracts.embed.v1.api import Encoder
-from appliance.contracts.retrieval.v1.api import Passage, SearchQuery, SearchResult
 from appliance.contracts.rerank.v1.api import Reranker
+from appliance.contracts.retrieval.v1.api import Passage, SearchQuery, SearchResult
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError, not_found
 from appliance.kit.logging import get_logger
@@ -92,7 +92,7 @@ class HybridSearch:
         dense: list[Hit] = []
         try:
             dense = await self._dense(text, analysed.language, access)
-        except Exception:  # noqa: BLE001 - whatever the encoder or its index does, BM25 still answers
+        except Exception:
             log.exception("dense_leg_failed")
             metrics.search_degraded_total.labels("dense").inc()
             degraded.append("dense")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from appliance.contracts.retrieval.v1.api import Passage
-from appliance.kit.sql import reading, writing
+from appliance.kit.sql import read_at_once, reading, writing
 from services.retrieval.analysis import PassageTerms, decode_passage_terms
 from services.retrieval.domain import AccessFilter, IndexEntry
 from services.retrieval.tables import chunks, documents, garbage, versions
@@ -42,10 +42,14 @@ class SqlChunks:
         The indexes have applied ``access`` already; the condition here keeps the promise if an index is stale.
         """
         columns = (chunks, documents.c.name, documents.c.space)
-        statement = sa.select(*columns).join(documents, _LIVE).where(chunks.c.id.in_(chunk_ids), documents.c.space.in_(sorted(access.spaces)))
-        async with reading(self._engine) as connection:
-            rows = (await connection.execute(statement)).all()
-        return {row.id: (_passage(row), decode_passage_terms(row.terms)) for row in rows}
+        statement = sa.select(*columns).join(documents, _LIVE).where(chunks.c.id.in_(chunk_ids))
+
+        def read(connection: sa.Connection) -> dict[int, tuple[Passage, PassageTerms]]:
+            # spaces are compared here, not in SQL: SQLite would start from the index on spaces and read every document (10 ms for 0.3)
+            rows = [row for row in connection.execute(statement) if row.space in access.spaces]
+            return {row.id: (_passage(row), decode_passage_terms(row.terms)) for row in rows}
+
+        return await read_at_once(self._engine, read)
 
     async def documents_named(self, name: str, spaces: frozenset[str]) -> list[str]:
         """Ids of the documents called ``name`` in ``spaces``."""
@@ -68,7 +72,7 @@ class SqlChunks:
             sa.select(chunks, documents.c.space, versions.c.media_type, versions.c.language)
             .join(documents, _LIVE)
             .join(versions, _OWN_VERSION)
-            .where(chunks.c.embedded.is_(False))
+            .where(chunks.c.embedded == sa.false())
             .order_by(chunks.c.id)
             .limit(limit)
         )

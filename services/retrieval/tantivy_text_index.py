@@ -143,10 +143,6 @@ class TantivyTextIndex:
 
     @property
     def documents(self) -> int:
-        """Chunks in the index, as term statistics need it."""
-        return int(self._searcher.num_docs)
-
-    def count(self) -> int:
         """See the port."""
         return int(self._searcher.num_docs)
 

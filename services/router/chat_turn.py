@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from appliance.contracts.llm.v1.api import ChatModel, ChatRequest, Finish, Message, Quote, Quotes, Tokens
+from appliance.contracts.llm.v1.api import ChatModel, ChatRequest, Finish, Message, ModelEvent, Quote, Quotes, Tokens
 from appliance.contracts.retrieval.v1.api import Passage, Retrieval, SearchQuery, SearchResult
 from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, StepEvent, TokenEvent
 from appliance.identity.principal import Principal
@@ -73,7 +73,7 @@ class ChatRouter:
             return served.grounded_only
         return served.grounded_only or self._retrieval.has_documents(readable)
 
-    async def _answer(self, served: ServedModel, request: ChatRequest, started: float) -> AsyncIterator[ChatEvent]:
+    async def _answer(self, served: ServedModel, request: ChatRequest, started: float) -> AsyncGenerator[ChatEvent, None]:
         checked = CitationFilter(range(1, len(request.passages) + 1))
         sources = _Sources(request.passages)
         called = time.perf_counter()
@@ -140,7 +140,7 @@ class _Sources:
         )  # fmt: skip
 
 
-async def _closable(events: AsyncIterator[Tokens | Quotes | Finish]) -> AsyncIterator[Tokens | Quotes | Finish]:
+async def _closable(events: AsyncIterator[ModelEvent]) -> AsyncGenerator[ModelEvent, None]:
     """Any iterator as a generator, so that leaving early closes it."""
     try:
         async for event in events:

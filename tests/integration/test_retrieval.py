@@ -35,7 +35,7 @@ async def test_a_document_is_found_until_it_is_deleted(tmp_path: Path) -> None:
         assert {"fusion", "bm25", "dense", "rerank"} <= set(hit.legs)
         await service.documents.delete(document.id, OWNER)
         assert await found(service, "penalty for late delivery", OWNER) == []
-        assert (service.text_index.count(), service.vector_index.count()) == (0, 0)
+        assert (service.text_index.documents, service.vector_index.count()) == (0, 0)
         assert not list((tmp_path / "blobs").glob("??/*"))
 
 
@@ -55,7 +55,7 @@ async def test_same_content_changes_nothing_and_new_content_replaces(tmp_path: P
         assert document.version == 2
         assert await found(service, "valves", OWNER) == ["a.txt"]
         assert all("pumps" not in hit.text for hit in (await service.search.search(SearchQuery("pumps"), OWNER)).passages)
-        assert (service.text_index.count(), service.vector_index.count()) == (1, 1)
+        assert (service.text_index.documents, service.vector_index.count()) == (1, 1)
 
 
 async def test_foreign_things_look_absent(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ async def test_lost_indexes_are_rebuilt_from_the_catalogue(tmp_path: Path) -> No
     async with retrieval_in(tmp_path) as service:
         await settled(service, taken.document.id, OWNER)
         assert len(await found(service, "boiler manual", OWNER, top_k=10)) == 5
-        assert service.text_index.count() == 5
+        assert service.text_index.documents == 5
 
 
 async def test_a_failing_encoder_leaves_bm25_and_says_so(tmp_path: Path) -> None:
@@ -162,6 +162,6 @@ async def test_a_hundred_documents_at_once_with_deletions_in_between(tmp_path: P
         await asyncio.gather(*(service.documents.delete(one.document.id, OWNER) for one in taken[::2]))
         for one in taken[1::2]:
             await settled(service, one.document.id, OWNER)
-        assert service.text_index.count() == 50
+        assert service.text_index.documents == 50
         assert service.vector_index.count() == 50
         assert await service.documents.counts(["legal"]) == {"legal": 50}

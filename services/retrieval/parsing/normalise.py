@@ -32,7 +32,9 @@ def clean_text(text: str) -> str:
 
 def one_line(text: str) -> str:
     """``clean_text`` with every run of white space as one space; for cells, titles and headings."""
-    return " ".join(clean_text(text).split())
+    if not text.isprintable() or not unicodedata.is_normalized("NFC", text):  # else there is nothing to clean; cells are many
+        text = clean_text(text)
+    return " ".join(text.split())
 
 
 def tidy_markdown(text: str) -> str:

@@ -1,0 +1,1 @@
+"""Reranking, version 1."""

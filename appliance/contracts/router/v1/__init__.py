@@ -1,0 +1,1 @@
+"""Chat turns, version 1."""

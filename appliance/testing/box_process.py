@@ -1,4 +1,4 @@
-"""A real box in a process of its own, in a temporary home, for benchmarks: start it, talk to it, measure it, stop it."""
+"""A real box in a process of its own, in a temporary home, for tests and benchmarks: start it, talk to it, measure it, stop it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import psutil
+import psutil  # of the test extra: this module is never imported by the product
 
 from appliance.home import Home
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 60.0
 
 
@@ -48,15 +48,18 @@ class BoxProcess:
 
 
 @contextmanager
-def box_process(home: Path | None = None, environment: Mapping[str, str] | None = None, models_toml: str = "") -> Iterator[BoxProcess]:
+def box_process(
+    home: Path | None = None, environment: Mapping[str, str] | None = None, models_toml: str = "", *, set_up_models: bool = True
+) -> Iterator[BoxProcess]:
     """Start a box on a free port; the home is temporary unless given. Model snapshots come from the developer's home when it has them."""
-    folder = home or Path(tempfile.mkdtemp(prefix="bench-box-"))
+    folder = home or Path(tempfile.mkdtemp(prefix="test-box-"))
     try:
         _give_models(folder)
         if models_toml:
             (folder / "models.toml").write_text(models_toml)
         variables = {**os.environ, "APPLIANCE_HOME": str(folder), **(environment or {})}
-        subprocess.run([sys.executable, "-m", "appliance.hub.setup", "--quiet-when-done"], check=True, env=variables, cwd=ROOT)
+        if set_up_models:
+            subprocess.run([sys.executable, "-m", "appliance.hub.setup", "--quiet-when-done"], check=True, env=variables, cwd=ROOT)
         started = time.perf_counter()
         command = [sys.executable, "-m", "services.allinone", "--port", "0"]
         process = subprocess.Popen(command, env=variables, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -79,7 +82,8 @@ def _give_models(folder: Path) -> None:
     target = folder / "models"
     if present.is_dir() and not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(present, target, copy_function=os.link if present.stat().st_dev == folder.stat().st_dev else shutil.copy2)
+        same_disk = present.stat().st_dev == folder.stat().st_dev
+        shutil.copytree(present, target, copy_function=os.link if same_disk else shutil.copy2)
 
 
 def _ready(home: Home, process: subprocess.Popen[bytes], started: float) -> BoxProcess:
