@@ -83,7 +83,7 @@ def _rows(sheet: Any, fill: Fill, budget: CellBudget) -> Iterator[list[str]]:
     sources = set(fill.values())
     for number, row in enumerate(sheet.iter_rows(), start=1):
         budget.take(len(row) or 1)
-        texts = [_shown(cell.value, cell.number_format) if cell.value is not None else "" for cell in row]
+        texts = ["" if cell.value is None else _shown(cell) for cell in row]
         if fill:
             _fill_merged(texts, number, fill, sources, kept)
         yield texts
@@ -124,12 +124,15 @@ def _add_area(fill: Fill, area: str) -> None:
                 fill[row, column] = (top, left)
 
 
-def _shown(value: object, number_format: str) -> str:
+def _shown(cell: Any) -> str:
     """A cell's value as text: exact digits, ISO dates, percent and currency by its format."""
+    value: object = cell.value
+    if isinstance(value, str):
+        return one_line(value)
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, int | float):
-        return _number(value, number_format or "General")
+        return _number(value, cell.number_format or "General")
     if isinstance(value, dt.datetime):
         return value.date().isoformat() if value.time() == dt.time() else value.isoformat(sep=" ", timespec="minutes")
     if isinstance(value, dt.date):
