@@ -108,7 +108,7 @@ def test_a_long_answer_is_stopped_by_escape_and_the_next_question_works(fake: Fa
 
 def test_a_refusal_says_what_to_do(inside: Any) -> None:
     answer = ask(inside, "Who owns the moon?")
-    assert "do not contain the answer" in answer.locator(".notice").inner_text()
+    assert "in other words" in answer.locator(".notice").inner_text()
     assert answer.locator(".source").count() == 0
 
 

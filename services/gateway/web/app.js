@@ -127,7 +127,7 @@ async function enter() {
   root.replaceChildren(page.shell.element);
   page.shell.settle();
   client.chat.start();
-  await page.threads.reload().catch(toast);
+  await page.threads.reload().catch((error) => error instanceof NetworkError || toast(error));
   library.select(library.selection);
   route();
   page.chat.focus();
@@ -162,6 +162,7 @@ async function logout() {
 /** The box is back after it could not be reached. */
 function comeBack() {
   client.chat.retry();
+  page.chat.clearProblem();
   library.reloadSpaces().catch(() => {});
   page.threads.reload().catch(() => {});
   if (!page.documents.element.hidden) page.documents.reload();

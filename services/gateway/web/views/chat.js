@@ -131,6 +131,7 @@ export function chatView({ client, library, onCite, onThread, onFiles, onAddDocu
     heading,
     setTitle,
     focus: field.focus,
+    clearProblem: field.clearProblem,
     get threadId() {
       return threadId;
     },

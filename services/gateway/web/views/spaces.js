@@ -61,6 +61,7 @@ function option({ value, checked, label, count, onchange }) {
 }
 
 function summary({ selection, spaces, titleOf }) {
+  if (selection === null && spaces.length === 1) return titleOf.call({ spaces }, spaces[0].name);
   if (selection === null) return t("spaces.summary.all", { count: spaces.length });
   if (selection.length === 0) return t("spaces.summary.none");
   if (selection.length === 1) return titleOf.call({ spaces }, selection[0]);

@@ -63,6 +63,8 @@ export function uploadQueue({ client, library, connection, onChange }) {
       for await (const progress of client.documentProgress(document.id)) {
         status = progress.status;
         row.reading(progress);
+        /* the box may go on telling how many passages are embedded; the document can be asked already */
+        if (FINAL.has(status)) break;
       }
     } catch (error) {
       if (error instanceof SessionExpired) throw error;
