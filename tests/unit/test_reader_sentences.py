@@ -1,5 +1,7 @@
 """Cutting passages into quotable units."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,3 +59,10 @@ def test_a_table_row_is_a_unit_that_knows_its_header() -> None:
 def test_a_sentence_longer_than_a_quote_is_cut_at_a_semicolon() -> None:
     text = "word " * 60 + "; " + "word " * 100
     assert _cut(text)[0].endswith(";")
+
+
+@pytest.mark.parametrize("part", [".", "!)", ". ", "\n ", "|", "| ", "1. ", "« ", "a "])
+def test_hostile_repetition_costs_linear_time(part: str) -> None:
+    started = time.perf_counter()
+    split_units(part * 50_000)
+    assert time.perf_counter() - started < 5
