@@ -84,7 +84,7 @@ def _free_port() -> int:
 def _box(home: Path, upstream_port: int) -> Iterator[dict[str, str]]:
     """The process under test; yields its address and key."""
     command = [sys.executable, "-m", "bench.gateway_box", "--home", str(home), "--upstream", f"http://127.0.0.1:{upstream_port}/v1"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:  # noqa: S603 - our own module
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line:
@@ -100,7 +100,7 @@ def _box(home: Path, upstream_port: int) -> Iterator[dict[str, str]]:
 
 def _run(script: Path, python: str, peers: list[str], box: dict[str, str], upstream_port: int, seconds: float) -> dict[str, dict[str, Any]]:
     command = [python, str(script), "--peers", ",".join(peers), "--seconds", str(seconds), "--up-port", str(upstream_port), "--ours-url", box["url"], "--ours-key", box["key"]]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603 - the peers script
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return {row["peer"]: row for row in found}
 

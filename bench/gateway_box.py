@@ -31,7 +31,7 @@ from appliance.kit.sql import open_database
 from services.gateway.app import create_app
 from services.gateway.domain import Check, ModelCard
 from services.gateway.ports import Dependencies
-from services.gateway.server import listen, make_server, settle_memory
+from services.gateway.server import listen, make_server
 from services.gateway.settings import GatewaySettings
 from services.gateway.sqlalchemy_threads import SqlAlchemyThreads
 from services.gateway.sqlalchemy_usage import SqlAlchemyUsage
@@ -147,7 +147,6 @@ async def serve(home: Path, upstream: str, port: int) -> None:
         loop.add_signal_handler(signal.SIGTERM, lambda: setattr(server, "should_exit", True))
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1/chat/completions"
         print(json.dumps({"url": url, "key": (home / "admin.key").read_text("utf-8").strip()}), flush=True)
-        settle_memory()
         await server.serve(sockets=[listening])
 
 
@@ -163,7 +162,7 @@ def main() -> None:
     if arguments.profile is None:
         uvloop.run(work)
         return
-    import cProfile  # noqa: PLC0415 - only when asked for
+    import cProfile
 
     profile = cProfile.Profile()
     profile.enable()

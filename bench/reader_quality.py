@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from appliance.language.query import DocumentFrequencies, analyse_query
 from bench import evaluation_set as data
 from bench.retrieval_quality import ENCODER_KNOWS, LANGUAGES, LEG_DEPTH, Collection, build, rank_legs, rerank
 from bench.search_legs import Hits, Vectors
@@ -25,7 +26,6 @@ from services.llm.reader.answerability import THRESHOLD
 from services.llm.reader.compose import Reading, Reply, answer, prepare
 from services.llm.reader.evidence import ReaderPassage
 from services.llm.reader.sentences import split_units
-from services.retrieval.query_analysis import DocumentFrequencies, analyse_query
 
 TOP_K: Final = 5
 TARGETS: Final = {"answered.en": 0.85, "answered.ru": 0.80, "refused": 0.80}

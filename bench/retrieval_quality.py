@@ -17,12 +17,12 @@ from typing import Final
 
 import numpy as np
 
+from appliance.language.query import AnalysedQuery, DocumentFrequencies, Language, analyse_query
+from appliance.language.terms import PassageTerms, passage_terms
 from bench import evaluation_set as data
 from bench.search_legs import DenseLeg, Hits, TextLeg
 from services.rerank.lexical import Candidate, score
-from services.retrieval.analysis import PassageTerms, passage_terms
 from services.retrieval.fusion import FusedHit, dense_leg, fuse, lexical_leg
-from services.retrieval.query_analysis import AnalysedQuery, DocumentFrequencies, Language, analyse_query
 
 LANGUAGES: Final = ("en", "ru")
 ENCODER_KNOWS: Final = frozenset({Language.EN})

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from appliance.home import Home
-from bench import large_library
 from appliance.testing.box_process import BoxProcess, box_process
+from bench import large_library
 from bench.report import Row, arguments, report
 
 WARM_UP, MEASURED = 40, 400

@@ -21,9 +21,9 @@ import tantivy
 from appliance.home import Home
 from appliance.hub.models_toml import load_models, shipped_models_file
 from appliance.kit.errors import ApplianceError
+from appliance.language.terms import PassageTerms, prefixes
 from services.embed.onnx_encoder import OnnxEncoder
 from services.embed.settings import EmbedSettings
-from services.retrieval.analysis import PassageTerms, prefixes
 
 Hits = list[tuple[int, float]]
 Vectors = npt.NDArray[np.float32]

@@ -1,0 +1,1 @@
+"""The edge: HTTP, WebSocket, OpenAI API, threads, limits, the page."""

@@ -12,7 +12,7 @@ from typing import Final
 from appliance.contracts.llm.v1.api import Message
 from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, Router, TokenEvent
 from appliance.identity.principal import Principal
-from appliance.kit.errors import ApplianceError, not_found
+from appliance.kit.errors import not_found
 from services.gateway.error_bodies import invalid
 from services.gateway.ports import Models, ThreadStore
 from services.gateway.usage import UsageAccounts

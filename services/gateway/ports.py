@@ -48,7 +48,8 @@ class Sessions(Protocol):
 
 class Directory(Protocol):
     """Spaces and members; ``appliance.identity.directory.Directory`` is one. It checks the rights of ``actor`` itself
-    (``not_found`` for absent and foreign, ``forbidden``) and refuses bad names (``invalid_request``) and taken ones (``conflict``)."""
+    (``not_found`` for absent and foreign, ``forbidden``) and refuses bad names (``invalid_request``) and taken ones (``conflict``).
+    """
 
     async def spaces(self, actor: Principal) -> Sequence[Space]:
         """Those that the caller may read, by name."""

@@ -48,7 +48,7 @@ def document_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) 
     router = APIRouter(prefix="/api/documents", tags=["documents"])
 
     @router.get("", summary="Documents that the caller may read, newest first")
-    async def documents(  # noqa: PLR0913 - filters
+    async def documents(
         caller: Caller,
         space: Annotated[str | None, Query(min_length=1, max_length=63)] = None,
         status: DocumentStatus | None = None,

@@ -125,7 +125,7 @@ def file_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) -> A
         return file_answer(taken.submitted.document)
 
     @router.get("", summary="Files that the caller may read, newest first")
-    async def files(  # noqa: PLR0913 - filters
+    async def files(
         caller: Caller,
         limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
         after: Annotated[str | None, Query(min_length=1, max_length=200)] = None,

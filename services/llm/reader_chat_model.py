@@ -6,6 +6,7 @@ Every quote gets a number of its own, in order of appearance, so ``[2]`` leads t
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -20,6 +21,8 @@ from services.llm.reader.evidence import ReaderPassage
 
 _CHARACTERS_PER_TOKEN: Final = 4  # usage is an estimate: the reader has no tokenizer of its own
 _LONGEST_QUESTION: Final = 4_000
+_FOOTNOTE: Final = re.compile(r"\[\s*\^?\d{1,4}(?:\s*[,;–-]\s*\d{1,4})*\s*\]")
+"""A note mark of the source: inside a quote it would read as one of our citations."""
 
 
 class ReaderChatModel:
@@ -70,7 +73,7 @@ def _numbered(reply: Reply) -> tuple[tuple[Quote, ...], tuple[str, ...]]:
     for segment in reply.segments:
         if segment.quote is not None:
             seen += 1
-        text = segment.text
+        text = segment.text if segment.quote is None else _FOOTNOTE.sub("", segment.text)
         if segment.quote is None and seen and text.endswith(f"[{reply.quotes[seen - 1].number}]"):
             text = f"{text[: text.rindex('[')]}[{seen}]"
         pieces.extend(_words(text))

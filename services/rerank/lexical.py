@@ -16,9 +16,9 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Final
 
-from services.rerank.features import QueryProfile, passage_features, profile_query
-from services.retrieval.analysis import PassageTerms, analyse
-from services.retrieval.query_analysis import AnalysedQuery, DocumentFrequencies, term_weights
+from appliance.language.matching import QueryProfile, passage_features, profile_query
+from appliance.language.query import AnalysedQuery, DocumentFrequencies, term_weights
+from appliance.language.terms import PassageTerms, analyse
 
 
 @dataclass(frozen=True, slots=True)

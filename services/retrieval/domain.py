@@ -42,6 +42,17 @@ class PreparedDocument:
     chunks: tuple[AnalysedChunk, ...]
 
 
+def is_consistent(document: PreparedDocument) -> bool:
+    """Whether offsets and slices agree: the document comes from a worker process that a hostile file may have taken over."""
+    length, at = len(document.text), 0
+    for ordinal, chunk in enumerate(document.chunks):
+        in_order = chunk.ordinal == ordinal and at <= chunk.start < chunk.end <= length
+        if not in_order or document.text[chunk.start : chunk.end] != chunk.text:
+            return False
+        at = chunk.end
+    return all(0 <= page.start <= page.end <= length for page in document.pages)
+
+
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
     """What an index stores of a chunk: everything its filters need, and the stems separated by spaces."""

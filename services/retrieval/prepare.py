@@ -1,4 +1,4 @@
-"""From a parsed document to text and analysed chunks. Pure and CPU-bound: it runs in the parser's worker process."""
+"""From a parsed document to text and analysed chunks. Pure and CPU-bound: it runs in the parser's worker process (``parsing.worker``)."""
 
 from __future__ import annotations
 

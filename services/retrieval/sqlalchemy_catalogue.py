@@ -26,7 +26,7 @@ from appliance.contracts.retrieval.v1.documents import (
 )
 from appliance.kit.errors import ApplianceError
 from appliance.kit.sql import reading, writing
-from services.retrieval.analysis import decode_passage_terms
+from appliance.language.terms import decode_passage_terms
 from services.retrieval.domain import IndexEntry, PendingVersion, PreparedDocument
 from services.retrieval.tables import chunks, documents, garbage, versions
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from appliance.contracts.retrieval.v1.api import Passage
 from appliance.kit.sql import read_at_once, reading, writing
-from services.retrieval.analysis import PassageTerms, decode_passage_terms
+from appliance.language.terms import PassageTerms, decode_passage_terms
 from services.retrieval.domain import AccessFilter, IndexEntry
 from services.retrieval.tables import chunks, documents, garbage, versions
 

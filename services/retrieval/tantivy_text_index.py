@@ -16,7 +16,7 @@ from typing import Final
 import tantivy
 from tantivy import Occur, Query
 
-from services.retrieval.analysis import prefixes
+from appliance.language.terms import prefixes
 from services.retrieval.domain import AccessFilter, Hit, IndexEntry
 
 _WRITER_HEAP_BYTES: Final = 32_000_000

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 from services.retrieval.domain import PreparedDocument
 from services.retrieval.parsing.pool import ParserPool
 from services.retrieval.parsing.reporting import ParseProgress
-from services.retrieval.prepare import prepare
 
 
 class WorkerPreparer:
@@ -24,5 +22,4 @@ class WorkerPreparer:
         def report(progress: ParseProgress) -> None:
             on_progress(progress.pages_done, progress.pages or None)
 
-        parsed = await self._pool.parse(path, name, on_progress=report)
-        return await asyncio.to_thread(prepare, parsed)
+        return await self._pool.parse(path, name, on_progress=report)

@@ -17,8 +17,9 @@ def frame(message: object) -> bytes:
 
 
 def document(text: str) -> dict[str, object]:
-    page = {"number": 1, "markdown": text, "ocr": False}
-    return {"type": "parsed", "document": {"pages": [page], "warnings": [], "title": "", "media_type": "text/plain", "language_hint": None}}
+    page = {"page": 1, "start": 0, "end": len(text)}
+    facts = {"title": "", "language": "en", "media_type": "text/plain", "page_count": 1, "warnings": [], "chunks": []}
+    return {"type": "prepared", "document": {"text": text, "pages": [page], **facts}}
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
         elif act == "huge":
             out.write(struct.pack(">I", 2**32 - 1) + b"x" * 100)
         elif act == "wrong_shape":
-            out.write(frame({"type": "parsed", "document": {"pages": "all of them"}}))
+            out.write(frame({"type": "prepared", "document": {"pages": "all of them"}}))
         elif act == "forged_code":
             out.write(frame({"type": "failed", "code": "forbidden", "message": "you are admin now", "hint": ""}))
         elif act == "endless_progress":

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from appliance.kit.errors import ApplianceError
-from services.retrieval.parsing.document import DocumentText
 from services.retrieval.parsing.limits import DEFAULT_LIMITS, MIB
 from services.retrieval.parsing.pool import ParserPool
 from tests.hostile.make_documents import DOCUMENTS
@@ -75,14 +74,14 @@ async def test_a_hostile_document_is_refused_and_the_next_one_is_read(pool: Pars
     assert caught.value.code == REFUSED[name]
     assert caught.value.hint
     assert time.monotonic() - begun < 15
-    assert (await pool.parse(honest, "honest.txt")).pages[0].markdown == "Payment is due within 30 days."
+    assert (await pool.parse(honest, "honest.txt")).text == "Payment is due within 30 days."
 
 
 @pytest.mark.parametrize("name", READ)
 async def test_an_odd_document_is_read_within_its_limits(pool: ParserPool, tmp_path: Path, name: str) -> None:
     DOCUMENTS[name](tmp_path / name)
     document = await pool.parse(tmp_path / name, name)
-    text = DocumentText.of(document.pages).text
+    text = document.text
     assert text or document.warnings
     assert len(text) < 6_000_000
     assert "\x00" not in text
@@ -112,7 +111,7 @@ async def test_memory_has_an_end(tmp_path: Path, honest: Path) -> None:
         with pytest.raises(ApplianceError) as caught:
             await pool.parse(path, "hungry.txt")
         assert caught.value.code == "document_bomb"
-        assert (await pool.parse(honest, "honest.txt")).pages
+        assert (await pool.parse(honest, "honest.txt")).text
 
 
 async def test_time_has_an_end(tmp_path: Path, honest: Path) -> None:

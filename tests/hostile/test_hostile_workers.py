@@ -55,7 +55,7 @@ async def test_a_lying_or_dying_worker_costs_one_document(pool: ParserPool, name
     error = await refused(pool, name)
     assert error.code in {"document_corrupt", "document_too_long"}
     assert error.hint
-    assert (await pool.parse(NOWHERE, "fine")).pages[0].markdown.startswith("read by")
+    assert (await pool.parse(NOWHERE, "fine")).text.startswith("read by")
 
 
 async def test_a_hanging_worker_is_killed_with_its_children(pool: ParserPool, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ async def test_a_worker_killed_in_the_middle_is_replaced(tmp_path: Path) -> None
             await pool.parse(path, "long.csv", on_progress=lambda _: os.kill(pool.worker_pids[0], signal.SIGKILL))
         assert caught.value.code == "document_corrupt"
         path.write_text("a,b\n1,2\n")
-        assert "| 1 | 2 |" in (await pool.parse(path, "long.csv")).pages[0].markdown
+        assert "| 1 | 2 |" in (await pool.parse(path, "long.csv")).text
 
 
 async def test_a_worker_killed_while_idle_is_not_noticed(pool: ParserPool) -> None:
@@ -115,7 +115,7 @@ async def test_leaving_the_pool_ends_every_worker() -> None:
 
 async def test_a_worker_serves_many_documents_but_not_for_ever() -> None:
     async with ParserPool(1, LIMITS, command=COMMAND, recycle_after=2) as pool:
-        readers = [(await pool.parse(NOWHERE, "fine")).pages[0].markdown for _ in range(4)]
+        readers = [(await pool.parse(NOWHERE, "fine")).text for _ in range(4)]
     assert readers[0] == readers[1] != readers[2] == readers[3]
 
 

@@ -20,7 +20,17 @@ from argon2 import PasswordHasher
 from appliance.audit.bootstrap import open_audit
 from appliance.contracts.embed.v1.api import Vectors
 from appliance.contracts.retrieval.v1.api import Passage, SearchQuery, SearchResult
-from appliance.contracts.retrieval.v1.documents import Document, DocumentPage, DocumentQuery, DocumentText, Original, PageSpan, Progress, Submitted, Upload
+from appliance.contracts.retrieval.v1.documents import (
+    Document,
+    DocumentPage,
+    DocumentQuery,
+    DocumentText,
+    Original,
+    PageSpan,
+    Progress,
+    Submitted,
+    Upload,
+)
 from appliance.identity.bootstrap import bootstrap_admin, open_identity
 from appliance.identity.passwords import Passwords
 from appliance.identity.principal import Principal, SpaceRole

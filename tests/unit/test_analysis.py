@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retrieval.analysis import (
+from appliance.language.query import AnswerType, Language, analyse_query, detect_language, expected_answer, term_weights
+from appliance.language.terms import (
     analyse,
     decode_passage_terms,
     encode_passage_terms,
@@ -12,7 +13,6 @@ from services.retrieval.analysis import (
     prefixes,
     tokenise,
 )
-from services.retrieval.query_analysis import AnswerType, Language, analyse_query, detect_language, expected_answer, term_weights
 
 
 class _Counts:

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.rerank.features import TermMatcher, passage_features, profile_query
+from appliance.language.matching import TermMatcher, passage_features, profile_query
+from appliance.language.query import analyse_query
+from appliance.language.terms import passage_terms
 from services.rerank.lexical import Candidate, score
-from services.retrieval.analysis import passage_terms
-from services.retrieval.query_analysis import analyse_query
 
 
 class _EveryTermIsRare:

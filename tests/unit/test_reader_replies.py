@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.language.query import Language, analyse_query
+from appliance.language.terms import analyse, passage_terms
 from services.llm.reader.compose import PHRASES, Reply, read
 from services.llm.reader.evidence import ReaderPassage
 from services.rerank.lexical import Candidate, score
-from services.retrieval.analysis import analyse, passage_terms
-from services.retrieval.query_analysis import Language, analyse_query
 from tests.unit.reader_demo import ANSWERABLE, DOCUMENTS, UNANSWERABLE
 
 _TERMS = [passage_terms(text) for _, _, text in DOCUMENTS]

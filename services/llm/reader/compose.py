@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from appliance.language.matching import QueryProfile
+from appliance.language.query import DocumentFrequencies, Language
 from services.llm.reader import answerability, selection
 from services.llm.reader.evidence import ReaderPassage, UnitEvidence, gather, profile_question
 from services.llm.reader.sentences import Unit
-from services.rerank.features import QueryProfile
-from services.retrieval.query_analysis import DocumentFrequencies, Language
 
 Similarity = Callable[[Sequence[str]], Sequence[float]]
 """Cosine of each text with the question; given only when the encoder knows the question's language."""

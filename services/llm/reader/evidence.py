@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from appliance.language.matching import QueryProfile, meets_type, pair_strength, profile_query
+from appliance.language.query import DocumentFrequencies, analyse_query, term_weights
+from appliance.language.terms import PassageTerms, analyse, passage_terms
 from services.llm.reader.sentences import Unit, UnitKind, split_units
-from services.rerank.features import QueryProfile, meets_type, pair_strength, profile_query
-from services.retrieval.analysis import PassageTerms, analyse, passage_terms
-from services.retrieval.query_analysis import DocumentFrequencies, analyse_query, term_weights
 
 BEFORE: Final = 0.8
 AFTER: Final = 0.6
@@ -53,7 +53,7 @@ class UnitEvidence:
         near: the same with the neighbours and what stands above counted at a discount.
         whole: the same over the whole passage and what stands above it.
         names: share of the question's names and numbers in the passage and above it; 1 when the question has none.
-        pairs, grams, answer_type: as in `services.rerank.features.PassageFeatures`, for the unit.
+        pairs, grams, answer_type: as in `appliance.language.matching.PassageFeatures`, for the unit.
         behind: score of the best passage minus the score of this one, >= 0.
     """
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from appliance.language.query import AnswerType
 from services.llm.reader.evidence import ReaderPassage, UnitEvidence
 from services.llm.reader.sentences import UnitKind
-from services.retrieval.query_analysis import AnswerType
 
 SHORTLIST: Final = 10
 """Units that are worth embedding: at about 2 ms each this stays below the reader's 25 ms."""

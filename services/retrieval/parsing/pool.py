@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from appliance.kit.errors import ApplianceError
-from services.retrieval.parsing.document import ParsedDocument
+from services.retrieval.domain import PreparedDocument
 from services.retrieval.parsing.limits import DEFAULT_LIMITS, ParseLimits
 from services.retrieval.parsing.reporting import ParseProgress
 from services.retrieval.parsing.wire import ParseRequest
@@ -78,7 +78,7 @@ class ParserPool:
         """Process ids of the living workers, for metrics and tests."""
         return tuple(worker.pid for worker in self._all if worker.alive)
 
-    async def parse(self, path: Path, name: str, *, on_progress: OnProgress | None = None) -> ParsedDocument:
+    async def parse(self, path: Path, name: str, *, on_progress: OnProgress | None = None) -> PreparedDocument:
         """Parse the file at ``path`` that the user calls ``name``.
 
         Waits for a free worker. Cancelling the call kills the worker that has the document.
@@ -99,7 +99,7 @@ class ParserPool:
                     return await self._parse_with(idle, request, on_progress or _ignore)
             return await self._parse_with(await self._start(), request, on_progress or _ignore)
 
-    async def _parse_with(self, worker: WorkerProcess, request: ParseRequest, on_progress: OnProgress) -> ParsedDocument:
+    async def _parse_with(self, worker: WorkerProcess, request: ParseRequest, on_progress: OnProgress) -> PreparedDocument:
         try:
             return await worker.parse(request, on_progress)
         except ApplianceError:

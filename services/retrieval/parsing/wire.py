@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from services.retrieval.parsing.document import ParsedDocument
+from services.retrieval.domain import PreparedDocument
 from services.retrieval.parsing.limits import ParseLimits
 
 _LENGTH: Final = struct.Struct(">I")
@@ -35,10 +35,10 @@ class ProgressFrame(msgspec.Struct, frozen=True, tag="progress"):
     recognised: int
 
 
-class ParsedFrame(msgspec.Struct, frozen=True, tag="parsed"):
-    """The document was read."""
+class PreparedFrame(msgspec.Struct, frozen=True, tag="prepared"):
+    """The document was read, cut into chunks and analysed."""
 
-    document: ParsedDocument
+    document: PreparedDocument
 
 
 class FailedFrame(msgspec.Struct, frozen=True, tag="failed"):
@@ -50,11 +50,11 @@ class FailedFrame(msgspec.Struct, frozen=True, tag="failed"):
     fatal: bool = False
 
 
-ReplyFrame = ProgressFrame | ParsedFrame | FailedFrame
+ReplyFrame = ProgressFrame | PreparedFrame | FailedFrame
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _requests: Final = msgspec.msgpack.Decoder(ParseRequest)
-_replies: Final[msgspec.msgpack.Decoder[ReplyFrame]] = msgspec.msgpack.Decoder(ProgressFrame | ParsedFrame | FailedFrame)
+_replies: Final[msgspec.msgpack.Decoder[ReplyFrame]] = msgspec.msgpack.Decoder(ProgressFrame | PreparedFrame | FailedFrame)
 
 
 def pack(frame: ParseRequest | ReplyFrame) -> bytes:

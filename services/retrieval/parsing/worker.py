@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from appliance.kit.errors import ApplianceError
+from services.retrieval.domain import PreparedDocument
+from services.retrieval.parsing import failures
+from services.retrieval.parsing.document import ParsedDocument
 from services.retrieval.parsing.parse import parse_document
 from services.retrieval.parsing.reporting import ParseProgress, Report
 from services.retrieval.parsing.sandbox import apply_limits, enter_sandbox
-from services.retrieval.parsing.wire import FailedFrame, ParsedFrame, ParseRequest, ProgressFrame, pack, read_request
+from services.retrieval.parsing.wire import FailedFrame, ParseRequest, PreparedFrame, ProgressFrame, pack, read_request
+from services.retrieval.prepare import prepare
 
 _PROGRESS_EVERY_SECONDS: Final = 0.1
 
@@ -45,13 +49,20 @@ def _claim_streams() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def _answer(request: ParseRequest, replies: BinaryIO) -> ParsedFrame | FailedFrame:
+def _answer(request: ParseRequest, replies: BinaryIO) -> PreparedFrame | FailedFrame:
     report = Report(_ProgressWriter(replies), request.limits.warnings)
     try:
-        return ParsedFrame(parse_document(Path(request.path), request.name, request.limits, report))
+        return PreparedFrame(_prepared(parse_document(Path(request.path), request.name, request.limits, report)))
     except ApplianceError as error:
         fatal = isinstance(error.__cause__, MemoryError)
         return FailedFrame(error.code, error.message, error.hint, fatal)
+
+
+def _prepared(document: ParsedDocument) -> PreparedDocument:
+    try:
+        return prepare(document)
+    except MemoryError as error:
+        raise failures.bomb("analysing it takes more memory than a document may use") from error
 
 
 class _ProgressWriter:

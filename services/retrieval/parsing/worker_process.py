@@ -15,15 +15,15 @@ from typing import Final
 import msgspec
 
 from appliance.kit.errors import ApplianceError
+from services.retrieval.domain import PreparedDocument, is_consistent
 from services.retrieval.parsing import failures
-from services.retrieval.parsing.document import ParsedDocument
 from services.retrieval.parsing.limits import ParseLimits
 from services.retrieval.parsing.reporting import ParseProgress
 from services.retrieval.parsing.wire import (
     LENGTH_BYTES,
     FailedFrame,
-    ParsedFrame,
     ParseRequest,
+    PreparedFrame,
     ProgressFrame,
     ReplyFrame,
     length_of,
@@ -75,7 +75,7 @@ class WorkerProcess:
         """Whether the process still runs, as far as is known."""
         return self._process.returncode is None
 
-    async def parse(self, request: ParseRequest, on_progress: OnProgress) -> ParsedDocument:
+    async def parse(self, request: ParseRequest, on_progress: OnProgress) -> PreparedDocument:
         """Have one document parsed.
 
         Raises:
@@ -98,7 +98,10 @@ class WorkerProcess:
                     on_progress(ParseProgress(frame.pages_done, frame.pages, frame.recognised))
         except TimeoutError as error:
             raise failures.timed_out(allowed) from error
-        if isinstance(frame, ParsedFrame):
+        if isinstance(frame, PreparedFrame):
+            if not is_consistent(frame.document):
+                self.kill()
+                raise failures.corrupt("its reader answered nonsense")
             self.usable = True
             return frame.document
         self.usable = not frame.fatal

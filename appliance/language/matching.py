@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.retrieval.analysis import PassageTerms
-from services.retrieval.query_analysis import AnalysedQuery, AnswerType
-from services.retrieval.synonyms import STRENGTH, synonyms
+from appliance.language.query import AnalysedQuery, AnswerType
+from appliance.language.synonyms import STRENGTH, synonyms
+from appliance.language.terms import PassageTerms
 
 Hit = tuple[int, int, float]
 """Position in the passage, index of the question's term, strength of the match in (0, 1]."""

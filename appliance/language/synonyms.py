@@ -6,7 +6,7 @@ the language, so the lists stay short. Groups are symmetric: every member may st
 
 from typing import Final
 
-from services.retrieval.analysis import stem, tokenise
+from appliance.language.terms import stem, tokenise
 
 _GROUPS: Final = """
 contract agreement
