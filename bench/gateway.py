@@ -70,7 +70,9 @@ def main() -> int:
 def _peers(venv: Path | None) -> tuple[str, list[str]]:
     if venv is not None and (venv / "bin" / "litellm").exists():
         return str(venv / "bin" / "python"), ["direct", "litellm", "ours"]
-    print(f"skipped: litellm ({'no --litellm-venv' if venv is None else f'{venv}/bin/litellm is not there'}); ratios use its measured {LITELLM_RPS:g} req/s and {LITELLM_STREAMS:g} streams/s")
+    print(
+        f"skipped: litellm ({'no --litellm-venv' if venv is None else f'{venv}/bin/litellm is not there'}); ratios use its measured {LITELLM_RPS:g} req/s and {LITELLM_STREAMS:g} streams/s"
+    )
     return sys.executable, ["direct", "ours"]
 
 
@@ -99,7 +101,20 @@ def _box(home: Path, upstream_port: int) -> Iterator[dict[str, str]]:
 
 
 def _run(script: Path, python: str, peers: list[str], box: dict[str, str], upstream_port: int, seconds: float) -> dict[str, dict[str, Any]]:
-    command = [python, str(script), "--peers", ",".join(peers), "--seconds", str(seconds), "--up-port", str(upstream_port), "--ours-url", box["url"], "--ours-key", box["key"]]
+    command = [
+        python,
+        str(script),
+        "--peers",
+        ",".join(peers),
+        "--seconds",
+        str(seconds),
+        "--up-port",
+        str(upstream_port),
+        "--ours-url",
+        box["url"],
+        "--ours-key",
+        box["key"],
+    ]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return {row["peer"]: row for row in found}
@@ -116,7 +131,9 @@ def _print_table(found: dict[str, dict[str, Any]]) -> None:
             if "error" in result or not result:
                 print(f"{peer:10} {case:11} error: {result.get('error', 'nothing measured')}")
                 continue
-            print(f"{peer:10} {case:11} {result['rps']:9.1f} {result['p50_ms']:9.2f} {result['p99_ms']:9.2f} {result.get('overhead_p50_ms', 0.0):10.2f}")
+            print(
+                f"{peer:10} {case:11} {result['rps']:9.1f} {result['p50_ms']:9.2f} {result['p99_ms']:9.2f} {result.get('overhead_p50_ms', 0.0):10.2f}"
+            )
 
 
 def _rows(found: dict[str, dict[str, Any]]) -> list[Row]:

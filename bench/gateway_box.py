@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
@@ -98,7 +97,7 @@ class OneModel:
     def cards(self) -> Sequence[ModelCard]:
         return [ModelCard("fake", "chat")]
 
-    def card(self, alias: str) -> ModelCard:
+    def card(self, alias: str, kind: str | None = None) -> ModelCard:
         if alias != "fake":
             raise ApplianceError("model_not_found", "no such model")
         return self.cards()[0]
@@ -172,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -157,7 +157,13 @@ class ScriptedOpenAi:
 
 
 def _chunk(delta: dict[str, object], reason: str | None = None) -> dict[str, object]:
-    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+    return {
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
+    }
 
 
 def _events(script: Script, *, include_usage: bool) -> Iterator[bytes]:
@@ -195,7 +201,13 @@ def _usage(counts: tuple[int, int]) -> dict[str, int]:
 
 def _unary(script: Script, writer: asyncio.StreamWriter) -> bool:
     message = {"role": "assistant", "content": "".join(script.pieces)}
-    body: dict[str, object] = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": script.finish_reason}]}
+    body: dict[str, object] = {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": script.finish_reason}],
+    }
     if script.usage is not None:
         body["usage"] = _usage(script.usage)
     data = json.dumps(body).encode()

@@ -79,7 +79,9 @@ class ChatCompletions:
             raise
         return turn, answer, self._door.record(principal.subject, ACTION, model, ALLOWED, exchange.request_id, detail)
 
-    async def _answer(self, exchange: Exchange, request: ChatCompletionRequest, turn: ChatTurn, principal: Principal, answer: Answer, record: asyncio.Future[int]) -> None:
+    async def _answer(
+        self, exchange: Exchange, request: ChatCompletionRequest, turn: ChatTurn, principal: Principal, answer: Answer, record: asyncio.Future[int]
+    ) -> None:
         try:
             async with aclosing(self._conversation.run(turn, principal, answer)) as events:
                 if request.stream:
@@ -93,7 +95,9 @@ class ChatCompletions:
             forget(record)
             raise
 
-    async def _stream(self, exchange: Exchange, request: ChatCompletionRequest, answer: Answer, events: AsyncIterator[ChatEvent], record: asyncio.Future[int]) -> None:
+    async def _stream(
+        self, exchange: Exchange, request: ChatCompletionRequest, answer: Answer, events: AsyncIterator[ChatEvent], record: asyncio.Future[int]
+    ) -> None:
         writer = sse.ChunkWriter(_completion_id(), int(time.time()), request.model)
         try:
             async for event in events:

@@ -15,7 +15,9 @@ _METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 class Health:
     """Open addresses. Readiness has a deadline, so a stuck dependency is reported and not waited for."""
 
-    def __init__(self, readiness: Readiness, sessions: Sessions, metrics: GatewayMetrics, openapi: Callable[[], dict[str, object]], timeout_seconds: float) -> None:
+    def __init__(
+        self, readiness: Readiness, sessions: Sessions, metrics: GatewayMetrics, openapi: Callable[[], dict[str, object]], timeout_seconds: float
+    ) -> None:
         self._readiness = readiness
         self._sessions = sessions
         self._metrics = metrics
@@ -32,7 +34,13 @@ class Health:
             async with asyncio.timeout(self._timeout_seconds):
                 checks = await self._readiness.checks()
         except TimeoutError:
-            await exchange.json(503, {"status": "not_ready", "checks": {"readiness": {"ok": False, "detail": "the checks took too long", "seconds": self._timeout_seconds}}})
+            await exchange.json(
+                503,
+                {
+                    "status": "not_ready",
+                    "checks": {"readiness": {"ok": False, "detail": "the checks took too long", "seconds": self._timeout_seconds}},
+                },
+            )
             return
         ok = all(check.ok for check in checks.values())
         await exchange.json(200 if ok else 503, {"status": "ready" if ok else "not_ready", "checks": checks})

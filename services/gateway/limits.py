@@ -66,10 +66,14 @@ class Slots:
     def enter(self, subject: str) -> None:
         """Take a slot; ``overloaded`` when the box is full, ``rate_limited`` when ``subject`` is."""
         if self.in_flight >= self._total:
-            raise ApplianceError("overloaded", f"the box serves {self.in_flight} {self._what} already", hint="try again in a moment", headers=((b"retry-after", b"1"),))
+            raise ApplianceError(
+                "overloaded", f"the box serves {self.in_flight} {self._what} already", hint="try again in a moment", headers=((b"retry-after", b"1"),)
+            )
         held = self._held.get(subject, 0)
         if held >= self._per_principal:
-            raise ApplianceError("rate_limited", f"more than {self._per_principal} {self._what} at once", hint="wait for one to end", headers=((b"retry-after", b"1"),))
+            raise ApplianceError(
+                "rate_limited", f"more than {self._per_principal} {self._what} at once", hint="wait for one to end", headers=((b"retry-after", b"1"),)
+            )
         self._held[subject] = held + 1
         self.in_flight += 1
 

@@ -22,7 +22,13 @@ _CHAT_EXAMPLES: Final = {
     },
     "stream": {
         "summary": "Streamed, with usage, without retrieval",
-        "value": {"model": "default", "messages": [{"role": "user", "content": "Hello"}], "stream": True, "stream_options": {"include_usage": True}, "spaces": []},
+        "value": {
+            "model": "default",
+            "messages": [{"role": "user", "content": "Hello"}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "spaces": [],
+        },
     },
 }
 _CHAT_ANSWER: Final = {
@@ -122,7 +128,10 @@ def _plain_paths() -> dict[str, dict[str, Any]]:
         "responses": {
             "200": {
                 "description": "The answer; with `stream` a sequence of chunks that ends with `data: [DONE]`",
-                "content": {"application/json": {"schema": {"type": "object"}, "example": _CHAT_ANSWER}, "text/event-stream": {"schema": {"type": "string"}}},
+                "content": {
+                    "application/json": {"schema": {"type": "object"}, "example": _CHAT_ANSWER},
+                    "text/event-stream": {"schema": {"type": "string"}},
+                },
             }
         },
     }
@@ -137,7 +146,12 @@ def _plain_paths() -> dict[str, dict[str, Any]]:
 
 
 def _open(name: str, summary: str, schema: Mapping[str, object], media_type: str = "application/json") -> dict[str, Any]:
-    return {"tags": ["health"], "operationId": name, "summary": summary, "responses": {"200": {"description": summary, "content": {media_type: {"schema": schema}}}}}
+    return {
+        "tags": ["health"],
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": {"description": summary, "content": {media_type: {"schema": schema}}}},
+    }
 
 
 def _ready() -> dict[str, Any]:

@@ -16,7 +16,13 @@ POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; "
     b"manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-_TYPES: Final = {".js": "text/javascript; charset=utf-8", ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".json": "application/json", ".svg": "image/svg+xml"}
+_TYPES: Final = {
+    ".js": "text/javascript; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,9 @@ class Page:
 
 
 def _load(folder: Path) -> dict[str, _File]:
-    files = {f"/web/{path.relative_to(folder).as_posix()}": _file(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".py"}
+    files = {
+        f"/web/{path.relative_to(folder).as_posix()}": _file(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".py"
+    }
     if (index := files.get("/web/index.html")) is not None:
         files["/"] = index
     if (icon := files.get("/web/icon.svg")) is not None:

@@ -15,7 +15,7 @@ from appliance.contracts.retrieval.v1.documents import DocumentContent, Document
 from appliance.contracts.router.v1.api import CitationEvent, Router
 from appliance.identity.domain import Member, Space, TokenPair
 from appliance.identity.principal import Principal, SpaceRole
-from services.gateway.domain import Check, ModelCard, Thread, ThreadMessage, UsageRow
+from services.gateway.domain import Check, ModelCard, ModelKind, Thread, ThreadMessage, UsageRow
 
 
 class Authenticator(Protocol):
@@ -47,8 +47,10 @@ class Sessions(Protocol):
 
 
 class Directory(Protocol):
-    """Spaces and members; ``appliance.identity.directory.Directory`` is one. It checks the rights of ``actor`` itself
-    (``not_found`` for absent and foreign, ``forbidden``) and refuses bad names (``invalid_request``) and taken ones (``conflict``).
+    """Spaces and members; ``appliance.identity.directory.Directory`` is one.
+
+    It checks the rights of ``actor`` itself (``not_found`` for absent and foreign, ``forbidden``) and refuses bad names (``invalid_request``)
+    and taken ones (``conflict``).
     """
 
     async def spaces(self, actor: Principal) -> Sequence[Space]:
@@ -93,8 +95,8 @@ class Models(Protocol):
         """All of them."""
         ...
 
-    def card(self, alias: str) -> ModelCard:
-        """The card of ``alias``; raises ``model_not_found``."""
+    def card(self, alias: str, kind: ModelKind | None = None) -> ModelCard:
+        """The card of ``alias``, where ``kind`` settles a name that several kinds have (``default``); raises ``model_not_found``."""
         ...
 
 

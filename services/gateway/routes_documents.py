@@ -82,10 +82,17 @@ def document_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) 
         return StreamingResponse(_progress(box, document_id, caller), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
     @router.get("/{document_id}/text", summary="The Markdown text, or a span of it")
-    async def text(document_id: DocumentId, caller: Caller, start: Annotated[int, Query(ge=0, le=2**53)] = 0, end: Annotated[int | None, Query(ge=0, le=2**53)] = None) -> TextAnswer:
+    async def text(
+        document_id: DocumentId,
+        caller: Caller,
+        start: Annotated[int, Query(ge=0, le=2**53)] = 0,
+        end: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    ) -> TextAnswer:
         found = await box.content.text(document_id, caller, start, end)
         pages = [PageAnswer(page=page.page, start=page.start, end=page.end) for page in found.pages]
-        return TextAnswer(document=document_answer(found.document), text=found.text, start=found.start, end=found.end, length=found.length, pages=pages)
+        return TextAnswer(
+            document=document_answer(found.document), text=found.text, start=found.start, end=found.end, length=found.length, pages=pages
+        )
 
     @router.get("/{document_id}/original", responses=BYTES, response_class=FileResponse, summary="The uploaded bytes")
     async def original(document_id: DocumentId, caller: Caller) -> FileResponse:
@@ -94,7 +101,9 @@ def document_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) 
     return router
 
 
-async def receive_and_submit(request: Request, box: Dependencies, slots: Slots, settings: GatewaySettings, caller: Principal, space: str) -> list[Taken]:
+async def receive_and_submit(
+    request: Request, box: Dependencies, slots: Slots, settings: GatewaySettings, caller: Principal, space: str
+) -> list[Taken]:
     """Read the form of ``request`` and submit its files into ``space``."""
     slots.enter(caller.subject)
     try:
@@ -109,7 +118,9 @@ async def receive_and_submit(request: Request, box: Dependencies, slots: Slots, 
 async def download(box: Dependencies, document_id: str, caller: Principal) -> FileResponse:
     """The original as an attachment that no browser interprets."""
     original = await box.content.original(document_id, caller)
-    return FileResponse(original.path, media_type=original.document.media_type, filename=original.document.name, headers={"cache-control": "no-store"})
+    return FileResponse(
+        original.path, media_type=original.document.media_type, filename=original.document.name, headers={"cache-control": "no-store"}
+    )
 
 
 async def _progress(box: Dependencies, document_id: str, caller: Principal) -> AsyncIterator[bytes]:

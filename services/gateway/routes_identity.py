@@ -41,7 +41,11 @@ def identity_routes(sessions: Sessions, limits: RateLimits, usage: UsageAccounts
     @router.get("/usage", summary="Token accounts of the caller by day, oldest first")
     async def accounts(caller: Caller, days: Annotated[int, Query(ge=1, le=366)] = 30) -> UsageList:
         rows = await usage.read(caller.subject, days)
-        return UsageList(data=[UsageDay(day=row.day, requests=row.requests, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens) for row in rows])
+        return UsageList(
+            data=[
+                UsageDay(day=row.day, requests=row.requests, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens) for row in rows
+            ]
+        )
 
     return router
 

@@ -95,7 +95,8 @@ def model_routes(box: Dependencies) -> APIRouter:
         scores = await box.reranking.rerank(body.query, body.documents)
         order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]
         results = [
-            Reranked(index=index, relevance_score=float(scores[index]), document={"text": body.documents[index]} if body.return_documents else None) for index in order
+            Reranked(index=index, relevance_score=float(scores[index]), document={"text": body.documents[index]} if body.return_documents else None)
+            for index in order
         ]
         return RerankAnswer(model=name, results=results, usage=await _count(box, [body.query, *body.documents]))
 
@@ -130,7 +131,7 @@ def file_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) -> A
         limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
         after: Annotated[str | None, Query(min_length=1, max_length=200)] = None,
         space: Annotated[str | None, Query(min_length=1, max_length=63)] = None,
-        purpose: Literal["assistants", "user_data"] | None = None,
+        purpose: Literal["assistants", "user_data"] | None = None,  # noqa: ARG001 - part of the OpenAI call; all files here serve all purposes
     ) -> FileList:
         page = await box.documents.list(DocumentQuery(space=space, limit=limit, after=after), caller)
         return FileList(data=[file_answer(document) for document in page.documents], has_more=page.has_more)
@@ -152,7 +153,7 @@ def file_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) -> A
 
 
 def _card(models: Models, alias: str, kind: ModelKind) -> ModelCard:
-    card = models.card(alias)
+    card = models.card(alias, kind)
     if card.kind != kind:
         raise invalid(f"model {alias!r} is not of kind {kind}", "model", hint="GET /v1/models lists the models")
     return card

@@ -24,7 +24,11 @@ def space_routes(box: Dependencies) -> APIRouter:
     async def spaces(caller: Caller) -> SpaceList:
         found = await box.directory.spaces(caller)
         counts = await box.documents.counts([space.name for space in found])
-        return SpaceList(data=[SpaceAnswer(name=space.name, title=space.title, role=space.role.name.lower(), documents=counts.get(space.name, 0)) for space in found])
+        return SpaceList(
+            data=[
+                SpaceAnswer(name=space.name, title=space.title, role=space.role.name.lower(), documents=counts.get(space.name, 0)) for space in found
+            ]
+        )
 
     @router.post("", status_code=201, summary="Make a space (administrators)")
     async def create(body: NewSpace, caller: Caller) -> SpaceAnswer:

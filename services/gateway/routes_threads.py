@@ -37,7 +37,9 @@ def thread_routes(box: Dependencies) -> APIRouter:
         )
         found = await box.retrieval.search(query, caller)
         timings = {name: round(seconds * 1000, 3) for name, seconds in found.timings.items()}
-        return SearchAnswer(data=[_hit(passage) for passage in found.passages], language=found.language, timings_ms=timings, degraded=list(found.degraded))
+        return SearchAnswer(
+            data=[_hit(passage) for passage in found.passages], language=found.language, timings_ms=timings, degraded=list(found.degraded)
+        )
 
     @router.get("/threads", tags=["threads"], summary="Threads of the caller, last changed first")
     async def threads(caller: Caller, limit: Annotated[int, Query(ge=1, le=1000)] = 200) -> ThreadList:

@@ -110,7 +110,9 @@ class Deleted(Answer):
 
 def file_answer(document: Document) -> FileAnswer:
     """A document in OpenAI's words."""
-    status: Literal["uploaded", "processed", "error"] = "processed" if document.status == "ready" else "error" if document.status == "failed" else "uploaded"
+    status: Literal["uploaded", "processed", "error"] = (
+        "processed" if document.status == "ready" else "error" if document.status == "failed" else "uploaded"
+    )
     return FileAnswer(
         id=document.id,
         bytes=document.size_bytes,

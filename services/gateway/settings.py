@@ -27,7 +27,7 @@ class GatewaySettings(ServiceSettings):
 
     upload_folder: Path | None = None
     max_json_bytes: int = Field(default=4 * MIB, gt=0)
-    max_upload_bytes: int = Field(default=256 * MIB, gt=0)
+    max_upload_bytes: int = Field(default=64 * MIB, gt=0)  # what the parsers accept
     max_upload_files: int = Field(default=64, gt=0)
     max_upload_request_bytes: int = Field(default=1024 * MIB, gt=0)
     max_uploads_at_once: int = Field(default=16, gt=0)

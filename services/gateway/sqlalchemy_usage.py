@@ -34,7 +34,11 @@ class SqlAlchemyUsage:
                 if added.rowcount == 0:
                     await connection.execute(
                         sa.insert(usage).values(
-                            subject=row.subject, day=row.day, requests=row.requests, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens
+                            subject=row.subject,
+                            day=row.day,
+                            requests=row.requests,
+                            prompt_tokens=row.prompt_tokens,
+                            completion_tokens=row.completion_tokens,
                         )
                     )
 
@@ -42,4 +46,7 @@ class SqlAlchemyUsage:
         """See ``UsageStore``."""
         query = sa.select(usage).where(usage.c.subject == subject, usage.c.day >= since_day).order_by(usage.c.day)
         async with reading(self._engine) as connection:
-            return [UsageRow(row.subject, row.day, row.requests, row.prompt_tokens, row.completion_tokens) for row in (await connection.execute(query)).all()]
+            return [
+                UsageRow(row.subject, row.day, row.requests, row.prompt_tokens, row.completion_tokens)
+                for row in (await connection.execute(query)).all()
+            ]

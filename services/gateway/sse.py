@@ -12,7 +12,11 @@ from appliance.contracts.llm.v1.api import Usage
 from services.gateway.asgi import Header, encode_json
 
 DONE: Final = b"data: [DONE]\n\n"
-HEADERS: Final[tuple[Header, ...]] = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+HEADERS: Final[tuple[Header, ...]] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+)
 _AFTER_CONTENT: Final = b'},"finish_reason":null}]}\n\n'
 
 
@@ -28,7 +32,11 @@ class ChunkWriter:
     __slots__ = ("_between", "_delta", "_head")
 
     def __init__(self, completion_id: str, created: int, model: str) -> None:
-        self._head = b'data: {"id":"%s","object":"chat.completion.chunk","created":%d,"model":%s,' % (completion_id.encode("ascii"), created, encode_json(model))
+        self._head = b'data: {"id":"%s","object":"chat.completion.chunk","created":%d,"model":%s,' % (
+            completion_id.encode("ascii"),
+            created,
+            encode_json(model),
+        )
         self._delta = self._head + b'"choices":[{"index":0,"delta":{"content":'
         self._between = _AFTER_CONTENT + self._delta
 

@@ -84,7 +84,10 @@ class OpenAiChatModel:
         """See ``ChatModel.health``: asks for the list of models."""
         url = self._endpoint.url.rstrip("/") + "/models"
         try:
-            async with asyncio.timeout(self._settings.health_timeout_seconds), self._session.get(url, headers=self._headers, allow_redirects=False) as response:
+            async with (
+                asyncio.timeout(self._settings.health_timeout_seconds),
+                self._session.get(url, headers=self._headers, allow_redirects=False) as response,
+            ):
                 if response.status != 200:
                     raise wire.upstream_error(response.status, await response.content.read(_MAX_ERROR_BYTES))
         except (TimeoutError, aiohttp.ClientError, OSError) as exc:

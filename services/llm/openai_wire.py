@@ -144,11 +144,17 @@ def upstream_error(status: int, body: bytes) -> ApplianceError:
     """What a refusal of the endpoint means to the caller. Its text is shown only where it speaks about the caller's request."""
     message, code = _complaint(body)
     if status == 400 and (code == "context_length_exceeded" or "context length" in message or "maximum context" in message):
-        return ApplianceError("context_length_exceeded", "the conversation is longer than the model can read", hint="shorten it, or ask with fewer sources")
+        return ApplianceError(
+            "context_length_exceeded", "the conversation is longer than the model can read", hint="shorten it, or ask with fewer sources"
+        )
     if status == 429:
         return ApplianceError("overloaded", "the model server is busy", hint="try again in a moment", upstream_status=status)
     if status in (400, 422):
-        return ApplianceError("invalid_request", f"the model server refused the request: {message}" if message else "the model server refused the request", upstream_status=status)
+        return ApplianceError(
+            "invalid_request",
+            f"the model server refused the request: {message}" if message else "the model server refused the request",
+            upstream_status=status,
+        )
     if status in (408, 504):
         return ApplianceError("upstream_timeout", "the model server gave up", hint=_HINT, upstream_status=status)
     return ApplianceError("upstream_failed", f"the model server answered {status}", hint=_HINT, upstream_status=status, upstream_message=message)

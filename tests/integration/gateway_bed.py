@@ -76,7 +76,24 @@ class ShelfOfDocuments:
         content = upload.path.read_bytes()
         (self._folder / key).write_bytes(content)
         now = time.time()
-        document = Document(key, upload.name, space, "text/plain", upload.size_bytes, upload.sha256, (old.version + 1) if old else 1, "ready", 1, 1, 1, (), None, "en", old.created_at if old else now, now)
+        document = Document(
+            key,
+            upload.name,
+            space,
+            "text/plain",
+            upload.size_bytes,
+            upload.sha256,
+            (old.version + 1) if old else 1,
+            "ready",
+            1,
+            1,
+            1,
+            (),
+            None,
+            "en",
+            old.created_at if old else now,
+            now,
+        )
         self._documents[key] = document
         return Submitted(document, "replaced" if old else "created")
 
@@ -138,7 +155,11 @@ class ShelfOfDocuments:
         for number, document in enumerate(self._documents.values()):
             if document.space in spaces and (query.document_ids is None or document.id in query.document_ids):
                 text = (self._folder / document.id).read_text("utf-8", "replace")
-                passages.append(Passage(number, document.id, document.name, document.version, document.space, 1, ("Heading",), 0, len(text), text, 1.0, {"bm25": 1.0}))
+                passages.append(
+                    Passage(
+                        number, document.id, document.name, document.version, document.space, 1, ("Heading",), 0, len(text), text, 1.0, {"bm25": 1.0}
+                    )
+                )
         return SearchResult(tuple(passages[: query.top_k]), "en", {"total": 0.001})
 
 
@@ -172,7 +193,7 @@ class TwoModels:
     def cards(self) -> Sequence[ModelCard]:
         return self._cards
 
-    def card(self, alias: str) -> ModelCard:
+    def card(self, alias: str, kind: str | None = None) -> ModelCard:
         for card in self._cards:
             if card.alias == alias:
                 return card

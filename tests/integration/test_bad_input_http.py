@@ -80,7 +80,12 @@ async def test_wrong_methods_and_addresses(client: httpx.AsyncClient) -> None:
 
 
 async def test_queries_out_of_range_are_named(client: httpx.AsyncClient) -> None:
-    for path, param in (("/api/documents?limit=0", "limit"), ("/api/documents?status=odd", "status"), ("/api/documents?after=absent", "after"), ("/api/usage?days=0", "days")):
+    for path, param in (
+        ("/api/documents?limit=0", "limit"),
+        ("/api/documents?status=odd", "status"),
+        ("/api/documents?after=absent", "after"),
+        ("/api/usage?days=0", "days"),
+    ):
         answer = await client.get(path)
         check(answer, 400, "invalid_request")
         assert answer.json()["error"]["param"] == param

@@ -19,7 +19,14 @@ def test_no_generated_request_meets_a_server_error(box: RunningBox) -> None:
         operation = result.ok()
         operations += 1
 
-        @settings(max_examples=EXAMPLES_PER_OPERATION, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+        @settings(
+            max_examples=EXAMPLES_PER_OPERATION,
+            deadline=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+            database=None,
+            derandomize=True,
+        )
         @given(case=operation.as_strategy())
         def probe(case: schemathesis.Case) -> None:
             response = case.call(headers={"authorization": f"Bearer {box.admin_key}"}, timeout=10)
@@ -33,4 +40,3 @@ def test_no_generated_request_meets_a_server_error(box: RunningBox) -> None:
             failures.append(f"{operation.method} {operation.path}: {exc}")
     assert operations > 30
     assert not failures, "\n".join(failures)
-

@@ -121,7 +121,12 @@ async def test_ping_and_nonsense_leave_the_connection_alive(box: RunningBox) -> 
             assert (await hear(socket))["error"]["code"] in {"invalid_request", "malformed_json"}
         await socket.send(b"\x00\x01")
         assert (await hear(socket))["type"] == "error"
-        for ask, code in (({"text": " "}, "invalid_request"), ({"text": "x", "spaces": ["hidden"]}, "not_found"), ({"text": "x", "model": "absent"}, "model_not_found"), ({"text": "x", "thread_id": "absent"}, "not_found")):
+        for ask, code in (
+            ({"text": " "}, "invalid_request"),
+            ({"text": "x", "spaces": ["hidden"]}, "not_found"),
+            ({"text": "x", "model": "absent"}, "model_not_found"),
+            ({"text": "x", "thread_id": "absent"}, "not_found"),
+        ):
             assert (await turn(socket, **ask))[-1]["error"]["code"] == code
         assert (await turn(socket, text="Still there?"))[-1]["type"] == "done"
 

@@ -18,7 +18,9 @@ FILE = {"file": ("contract.txt", b"The contract ends in May.")}
 
 
 def audit_lines(home: Path) -> list[dict[str, object]]:
-    lines = [line for path in sorted((home / "audit").glob("*")) if path.is_file() for line in path.read_bytes().splitlines() if line.startswith(b"{")]
+    lines = [
+        line for path in sorted((home / "audit").glob("*")) if path.is_file() for line in path.read_bytes().splitlines() if line.startswith(b"{")
+    ]
     return [record for line in lines if "action" in (record := json.loads(line))]
 
 
@@ -166,7 +168,13 @@ async def test_a_foreign_space_and_an_absent_one_look_alike(tmp_path: Path) -> N
                     answers.append((answer.status_code, answer.text.replace(space, "")))
                 assert answers[0] == answers[1]
                 assert answers[0][0] == 404, (path, answers)
-        for path in (f"/api/documents/{document}", f"/api/documents/{document}/text", f"/api/documents/{document}/original", f"/v1/files/{document}", f"/api/documents/{document}/events"):
+        for path in (
+            f"/api/documents/{document}",
+            f"/api/documents/{document}/text",
+            f"/api/documents/{document}/original",
+            f"/v1/files/{document}",
+            f"/api/documents/{document}/events",
+        ):
             assert (await client.get(path)).status_code == 404
         assert (await client.post("/api/documents?space=legal", files=FILE)).status_code == 404
 
@@ -282,7 +290,11 @@ async def test_spaces_and_members(tmp_path: Path) -> None:
         assert (await client.put("/api/spaces/hr/members/user:sam", json={"role": "reader"})).status_code == 204
         assert (await client.get("/api/spaces/hr/members")).json()["data"] == [{"subject": "user:sam", "role": "reader"}]
         await upload(bed, "hr")
-        assert {space["name"]: space["documents"] for space in (await client.get("/api/spaces")).json()["data"]} == {"default": 0, "hr": 1, "legal": 0}
+        assert {space["name"]: space["documents"] for space in (await client.get("/api/spaces")).json()["data"]} == {
+            "default": 0,
+            "hr": 1,
+            "legal": 0,
+        }
         assert (await client.delete("/api/spaces/hr")).status_code == 409
         assert (await client.delete("/api/spaces/hr?force=true")).status_code == 204
         assert (await client.get("/api/spaces/hr/members")).status_code == 404
@@ -292,7 +304,11 @@ async def test_documents_through_their_life(tmp_path: Path) -> None:
     async with open_bed(tmp_path) as bed, client_of(bed) as client:
         files = [("file", ("a.txt", b"one two")), ("file", ("b.exe", b"MZ")), ("file", ("c.txt", b""))]
         data = (await client.post("/api/documents", files=files)).json()["data"]
-        assert [(row["outcome"], row["error"] and row["error"]["code"]) for row in data] == [("created", None), ("refused", "unsupported_type"), ("refused", "document_empty")]
+        assert [(row["outcome"], row["error"] and row["error"]["code"]) for row in data] == [
+            ("created", None),
+            ("refused", "unsupported_type"),
+            ("refused", "document_empty"),
+        ]
         document = data[0]["document"]["id"]
         assert (await client.post("/api/documents", files=files[:1])).json()["data"][0]["outcome"] == "unchanged"
         text = (await client.get(f"/api/documents/{document}/text?start=4")).json()

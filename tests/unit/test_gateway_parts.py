@@ -116,8 +116,16 @@ def test_too_much_is_a_context_error() -> None:
 
 
 def test_unknown_fields_are_tolerated_and_options_are_passed_on() -> None:
-    body = {"model": "m", "messages": [{"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, {"role": "user", "content": "q"}]}
-    request = decode_chat_request(json.dumps(body | {"surprise": [1], "temperature": 0, "max_completion_tokens": 5, "stop": ["a"]}).encode(), SETTINGS)
+    body = {
+        "model": "m",
+        "messages": [
+            {"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "user", "content": "q"},
+        ],
+    }
+    request = decode_chat_request(
+        json.dumps(body | {"surprise": [1], "temperature": 0, "max_completion_tokens": 5, "stop": ["a"]}).encode(), SETTINGS
+    )
     assert [(m.role, m.content) for m in plain_messages(request, SETTINGS)] == [("system", "a\nb"), ("user", "q")]
     assert sampling_options(request) == {"temperature": 0.0, "max_tokens": 5, "stop": ["a"], "stream": False}
 
@@ -125,7 +133,14 @@ def test_unknown_fields_are_tolerated_and_options_are_passed_on() -> None:
 def test_chunks_are_json_and_keep_the_pieces() -> None:
     pieces = ("Пр", 'и"вет\n', "\u2028", "🌍")
     writer = sse.ChunkWriter("chatcmpl-1", 5, 'mo"del')
-    data = writer.opening() + writer.content(pieces) + writer.annotations([{"a": 1}]) + writer.finish("stop", b'"thread_id":"t",') + writer.usage(Usage(1, 2)) + sse.DONE
+    data = (
+        writer.opening()
+        + writer.content(pieces)
+        + writer.annotations([{"a": 1}])
+        + writer.finish("stop", b'"thread_id":"t",')
+        + writer.usage(Usage(1, 2))
+        + sse.DONE
+    )
     events = data.split(b"\n\n")
     assert events[-2:] == [b"data: [DONE]", b""]
     chunks = [json.loads(event.removeprefix(b"data: ")) for event in events[:-2]]

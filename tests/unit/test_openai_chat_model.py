@@ -21,7 +21,12 @@ from services.llm.openai_wire import EventReader
 from services.llm.settings import LlmSettings, OpenAiEndpoint
 
 IMPATIENT = LlmSettings(
-    connect_timeout_seconds=1, first_byte_timeout_seconds=0.3, between_bytes_timeout_seconds=0.3, total_timeout_seconds=2, health_timeout_seconds=0.3, max_line_bytes=100_000
+    connect_timeout_seconds=1,
+    first_byte_timeout_seconds=0.3,
+    between_bytes_timeout_seconds=0.3,
+    total_timeout_seconds=2,
+    health_timeout_seconds=0.3,
+    max_line_bytes=100_000,
 )
 FAILURES = {
     "upstream_failed": Script(mode="error_status", status=500),
@@ -88,14 +93,33 @@ async def test_a_hostile_stream_becomes_one_of_our_errors(mode: Mode, code: str)
     assert raised.value.code == code
 
 
-@pytest.mark.parametrize(("mode", "code"), [("hang", "upstream_timeout"), ("reset", "upstream_failed"), ("garbage", "upstream_failed"), ("wrong_length", "upstream_failed"), ("wrong_type", "upstream_failed")])
+@pytest.mark.parametrize(
+    ("mode", "code"),
+    [
+        ("hang", "upstream_timeout"),
+        ("reset", "upstream_failed"),
+        ("garbage", "upstream_failed"),
+        ("wrong_length", "upstream_failed"),
+        ("wrong_type", "upstream_failed"),
+    ],
+)
 async def test_a_hostile_whole_answer_becomes_one_of_our_errors(mode: Mode, code: str) -> None:
     with pytest.raises(ApplianceError) as raised:
         await answer(Script(mode=mode), stream=False)
     assert raised.value.code == code
 
 
-@pytest.mark.parametrize(("status", "code"), [(429, "overloaded"), (500, "upstream_failed"), (401, "upstream_failed"), (400, "invalid_request"), (504, "upstream_timeout"), (302, "upstream_failed")])
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (429, "overloaded"),
+        (500, "upstream_failed"),
+        (401, "upstream_failed"),
+        (400, "invalid_request"),
+        (504, "upstream_timeout"),
+        (302, "upstream_failed"),
+    ],
+)
 async def test_a_refusal_is_translated(status: int, code: str) -> None:
     with pytest.raises(ApplianceError) as raised:
         await answer(Script(mode="error_status", status=status))
@@ -160,7 +184,10 @@ async def test_nobody_listening_is_an_upstream_failure() -> None:
 
 
 async def test_cancelling_the_task_closes_the_upstream() -> None:
-    async with ScriptedOpenAi(Script(endless=True, delay_seconds=0.01)) as upstream, OpenAiChatModel(OpenAiEndpoint(upstream.url, "m"), IMPATIENT) as model:
+    async with (
+        ScriptedOpenAi(Script(endless=True, delay_seconds=0.01)) as upstream,
+        OpenAiChatModel(OpenAiEndpoint(upstream.url, "m"), IMPATIENT) as model,
+    ):
 
         async def listen() -> None:
             async for _ in model.stream(ChatRequest([Message("user", "hi")])):
