@@ -120,7 +120,7 @@ async def serve(home: Path, upstream: str, port: int) -> None:
         identity = await stack.enter_async_context(open_identity(home, audit))
         engine = await open_database(home / "gateway.db", SCHEMA)
         stack.push_async_callback(engine.dispose)
-        model = await stack.enter_async_context(OpenAiChatModel(OpenAiEndpoint(upstream, "gpt-4o-mini"), LlmSettings()))
+        model = await stack.enter_async_context(OpenAiChatModel(OpenAiEndpoint(upstream, "gpt-4o-mini"), LlmSettings.read()))
         library = EmptyLibrary()
         dependencies = Dependencies(
             authenticator=identity,

@@ -1,4 +1,8 @@
-"""The models of this box, as callers may name them."""
+"""The models of this box, as callers may name them.
+
+Chat models go by their alias; the others by ``embed.minilm``, ``rerank.default`` in listings, and in calls that can only mean one kind also
+by the bare alias. ``default`` names the first model of a kind.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +33,15 @@ class CatalogCards:
         """See the port."""
         return list(self._cards.values())
 
-    def card(self, alias: str) -> ModelCard:
+    def card(self, alias: str, kind: ModelKind | None = None) -> ModelCard:
         """See the port."""
         card = self._cards.get(alias)
+        if kind is not None and (card is None or card.kind != kind):
+            card = next((other for other in self._cards.values() if other.kind == kind and _names(alias, other.alias)), card)
         if card is None:
             raise ApplianceError("model_not_found", f"model {alias!r} not found", hint="GET /v1/models lists the models of this box")
         return card
+
+
+def _names(asked: str, listed: str) -> bool:
+    return asked in {"default", listed.partition(".")[2]}

@@ -22,7 +22,7 @@ class LlmSettings(ServiceSettings):
     health_timeout_seconds: float = Field(default=3.0, gt=0)
     max_line_bytes: int = Field(default=1024 * 1024, gt=0)
     max_answer_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
-    max_connections: int = Field(default=512, gt=0)
+    max_connections: int = Field(default=2048, gt=0)
 
 
 @dataclass(frozen=True, slots=True)

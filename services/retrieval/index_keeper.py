@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from appliance.contracts.embed.v1.api import Encoder
+from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.retrieval.domain import IndexEntry
 from services.retrieval.presence import Presence
@@ -26,6 +27,7 @@ log = get_logger(__name__)
 _EMBED_BATCH: Final = 64
 _REBUILD_BATCH: Final = 2_000
 _RETRY_SECONDS: Final = 5.0
+_NO_MODEL: Final = frozenset({"snapshot_missing", "snapshot_altered"})
 
 
 class IndexKeeper:
@@ -54,6 +56,7 @@ class IndexKeeper:
             await self._rebuild_text(live)
         if self._vectors is not None and await asyncio.to_thread(self._vectors.count) != embedded:
             log.warning("vector_index_rebuild", chunks=live)
+            await asyncio.to_thread(self._vectors.clear)
             await self._chunks.forget_vectors()
         await self._presence.refresh()
 
@@ -93,6 +96,12 @@ class IndexKeeper:
                 while batch := await self._chunks.unembedded(_EMBED_BATCH):
                     await self._embed(batch, self._encoder, self._vectors)
                 await self._grow_graph(self._vectors)
+            except ApplianceError as exc:
+                log.warning("embedding_stopped", code=exc.code, message=exc.message, hint=exc.hint)
+                if exc.code in _NO_MODEL:
+                    await asyncio.Event().wait()  # no model, no vectors: only a restart brings one; BM25 serves meanwhile
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._unembedded.set()
             except Exception:  # the loop must survive whatever one batch does; nothing is lost, it is tried again
                 log.exception("embedding_failed")
                 await asyncio.sleep(_RETRY_SECONDS)

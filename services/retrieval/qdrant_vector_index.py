@@ -72,6 +72,14 @@ class QdrantVectorIndex:
             self._shard.update(qe.UpdateOperation.delete_points(list(chunk_ids)))
             self._shard.flush()
 
+    def clear(self) -> None:
+        """Drop everything, before all chunks are embedded again."""
+        with self._lock:
+            self._shard.close()
+            shutil.rmtree(self._folder)
+            self._shard = self._open()
+            self._refresh_graph_state()
+
     def search(self, vector: npt.NDArray[np.float32], access: AccessFilter, limit: int) -> list[Hit]:
         """See the port."""
         if not access.spaces:

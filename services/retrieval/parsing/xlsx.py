@@ -10,6 +10,7 @@ import datetime as dt
 import re
 import zipfile
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +47,7 @@ def parse_xlsx(path: Path, limits: ParseLimits, report: Report) -> ParsedDocumen
     """
     screen_archive(path, limits)
     with office_errors():
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+        book = openpyxl.load_workbook(BytesIO(path.read_bytes()), read_only=True, data_only=True, keep_links=False)
         try:
             pages = list(_pages(book, path, limits, report))
             title = one_line(book.properties.title or "")[:300]
