@@ -120,6 +120,11 @@ def _vocabularies() -> dict[str, Vocabulary]:
     return {language: Vocabulary(language, chance) for language in _LETTERS}
 
 
+def near(vector: npt.NDArray[np.float32], chance: np.random.Generator) -> npt.NDArray[np.float32]:
+    """A unit vector in the neighbourhood of ``vector``."""
+    return _unit((vector + 0.5 * chance.standard_normal(DIMENSIONS) / DIMENSIONS**0.5)[None])[0]
+
+
 def _unit(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 

@@ -183,7 +183,7 @@ def decode_passage_terms(blob: bytes) -> PassageTerms:
         ValueError: the blob was not written by this version.
     """
     version, kinds, starts, joined = blob.decode().split("\n", 3)
-    terms = tuple(map(sys.intern, joined.split()))
+    terms = tuple(joined.split())
     if version != "1" or len(terms) != len(kinds):
         message = "the term list of a chunk is damaged or of another version: index the document again"
         raise ValueError(message)

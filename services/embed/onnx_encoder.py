@@ -29,7 +29,7 @@ from services.embed.word_pieces import WordPieces
 
 MODEL_FILE: Final = "model.onnx"
 TOKENIZER_FILE: Final = "tokenizer.json"
-QUERY_TEXTS: Final = 4  # a call with more is bulk work, whoever asks
+QUERY_TEXTS: Final = 16  # a call with more is bulk work, whoever asks; a question with a reader's shortlist has 11
 
 
 class OnnxEncoder:
@@ -108,11 +108,23 @@ class OnnxEncoder:
             else:
                 vectors[row] = cached
         if missing:
-            wanted = [texts[row] for row in missing]
-            vectors[missing] = await asyncio.wrap_future(self._lanes.query(self._one_by_one, wanted))
+            await self._fill(vectors, missing, texts)
             for row in missing:
                 self._cache.put(texts[row], vectors[row])
         return vectors
+
+    async def _fill(self, vectors: Vectors, missing: Sequence[int], texts: Sequence[str]) -> None:
+        """Embed the rows in ``missing``; several texts (a reader's shortlist) go in batches side by side."""
+        if len(missing) == 1:
+            vectors[missing] = await asyncio.wrap_future(self._lanes.query(self._one_by_one, [texts[missing[0]]]))
+            return
+        tokens = await asyncio.wrap_future(self._lanes.query(self._pieces.encode, [texts[row] for row in missing]))
+
+        async def run(rows: Sequence[int]) -> None:
+            found = await asyncio.wrap_future(self._lanes.query(self._run, [tokens[row] for row in rows]))
+            vectors[[missing[row] for row in rows]] = found
+
+        await asyncio.gather(*(run(rows) for rows in plan_batches([len(ids) for ids in tokens])))
 
     async def _embed_bulk(self, texts: Sequence[str]) -> Vectors:
         """Batches in flight are bounded by the threads, so that calls side by side take turns."""

@@ -40,11 +40,11 @@ class QdrantVectorIndex:
     def _open(self) -> qe.EdgeShard:
         config = qe.EdgeConfig(
             vectors=qe.EdgeVectorParams(self._dimensions, qe.Distance.Dot),  # vectors are unit length: dot = cosine
-            optimizers=qe.EdgeOptimizersConfig(indexing_threshold=0),
+            optimizers=qe.EdgeOptimizersConfig(indexing_threshold=EXACT_UP_TO_CHUNKS * self._dimensions * 4 // 1024),  # KiB of vectors
         )
         if self._folder.exists():
             try:
-                return qe.EdgeShard.load(str(self._folder))
+                return qe.EdgeShard.load(str(self._folder), config)
             except Exception:
                 shutil.rmtree(self._folder)
         self._folder.mkdir(parents=True)
@@ -80,13 +80,20 @@ class QdrantVectorIndex:
             self._shard = self._open()
             self._refresh_graph_state()
 
-    def search(self, vector: npt.NDArray[np.float32], access: AccessFilter, limit: int) -> list[Hit]:
-        """See the port."""
+    def search(self, vector: npt.NDArray[np.float32], access: AccessFilter, limit: int, *, exact: bool = False) -> list[Hit]:
+        """See the port; ``exact`` leaves the graph aside (for measuring it)."""
         if not access.spaces:
             return []
-        params = qe.SearchParams(hnsw_ef=_HNSW_EF) if self._graph_ready else qe.SearchParams(exact=True)
+        params = qe.SearchParams(hnsw_ef=_HNSW_EF) if self._graph_ready and not exact else qe.SearchParams(exact=True)
         request = qe.QueryRequest(limit=limit, query=qe.Query.Nearest(vector.tolist()), filter=_filter(access), params=params)
         return [Hit(int(point.id), float(point.score)) for point in self._shard.query(request)]
+
+    def vector(self, chunk_id: int) -> npt.NDArray[np.float32]:
+        """The stored vector of a chunk; KeyError when there is none."""
+        found = self._shard.retrieve([chunk_id], with_payload=False, with_vector=True)
+        if not found:
+            raise KeyError(chunk_id)
+        return np.asarray(found[0].vector, np.float32)
 
     def count(self) -> int:
         """See the port."""
