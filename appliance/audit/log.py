@@ -168,15 +168,23 @@ class AuditLog:
         return batch, False
 
     def _commit(self, batch: list[_Waiting]) -> None:
-        first, failure = 0, None
+        settled = False
+
+        def settle(first: int, failure: ApplianceError | None = None) -> None:
+            nonlocal settled
+            settled = True
+            with suppress(RuntimeError):  # the loop is gone: nobody waits any more
+                self._loop.call_soon_threadsafe(self._settle, batch, first, failure)
+
+        failure: ApplianceError | None = None
         try:
-            first = self._journal.commit([waiting.fields for waiting in batch])
+            self._journal.commit([waiting.fields for waiting in batch], settle)
         except ApplianceError as error:
             failure = error
         except Exception as error:
             failure = ApplianceError("internal", "the audit writer failed", hint="send the log to support", cause=repr(error))
-        with suppress(RuntimeError):  # the loop is gone: nobody waits any more
-            self._loop.call_soon_threadsafe(self._settle, batch, first, failure)
+        if failure is not None and not settled:  # after the acknowledgement only the head is at stake; the next batch writes it again
+            settle(0, failure)
 
     def _settle(self, batch: Sequence[_Waiting], first: int, failure: ApplianceError | None) -> None:
         self._pending -= len(batch)
