@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from appliance.contracts.llm.v1.api import ChatRequest, Finish, ModelEvent, Quote, Quotes, Tokens, Usage
@@ -41,7 +41,7 @@ class ScriptedChatModel:
         self.requests: list[ChatRequest] = []
         self.cancelled = asyncio.Event()
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[ModelEvent]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ModelEvent, None]:
         """See ``ChatModel``."""
         self.requests.append(request)
         answer, finished = self.answer, False

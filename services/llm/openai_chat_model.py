@@ -10,7 +10,7 @@ Closing the iterator early closes the upstream connection, which is how servers 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, Self
 
 import aiohttp
@@ -60,7 +60,7 @@ class OpenAiChatModel:
             await self._opened.close()
             self._opened = None
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[ModelEvent]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ModelEvent, None]:
         """See ``ChatModel.stream``."""
         streamed = request.options.get("stream") is not False
         ends_at = asyncio.get_running_loop().time() + self._settings.total_timeout_seconds

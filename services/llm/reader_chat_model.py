@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import numpy as np
@@ -37,7 +37,7 @@ class ReaderChatModel:
         self._statistics = statistics
         self._encoder = encoder
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[ModelEvent]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ModelEvent, None]:
         """See the port. The whole reply is known at once and comes as one batch of word-sized pieces."""
         question = next((message.content for message in reversed(request.messages) if message.role == "user"), "")[:_LONGEST_QUESTION]
         passages = [_reader_passage(number, passage) for number, passage in enumerate(request.passages, 1)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from appliance.contracts.llm.v1.api import ChatModel, ChatRequest, Finish, Message, ModelEvent, Quote, Quotes, Tokens
+from appliance.contracts.llm.v1.api import ChatModel, ChatRequest, Finish, Message, Quote, Quotes, Tokens
 from appliance.contracts.retrieval.v1.api import Passage, Retrieval, SearchQuery, SearchResult
 from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, StepEvent, TokenEvent
 from appliance.identity.principal import Principal
@@ -24,11 +24,20 @@ _ENOUGH_TERMS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A chat model under its alias. ``grounded_only``: it can do nothing without sources (the reader)."""
+    """A chat model under its alias.
+
+    Attributes:
+        grounded_only: it can do nothing without sources (the reader).
+        meters: its metrics.
+    """
 
     alias: str
     model: ChatModel
     grounded_only: bool = False
+    meters: metrics.Meters = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "meters", metrics.Meters.of(self.alias))
 
 
 class ChatRouter:
@@ -38,7 +47,7 @@ class ChatRouter:
         self._models = models
         self._retrieval = retrieval
 
-    async def chat(self, turn: ChatTurn, principal: Principal) -> AsyncIterator[ChatEvent]:
+    async def chat(self, turn: ChatTurn, principal: Principal) -> AsyncGenerator[ChatEvent, None]:
         """See the contract."""
         started = time.perf_counter()
         served = self._served(turn)
@@ -80,11 +89,11 @@ class ChatRouter:
         first, finish, outcome = True, None, "cancelled"
         try:
             with span("llm.generate", {"model": served.alias, "passages": len(request.passages)}) as current:
-                async with aclosing(_closable(served.model.stream(request))) as events:
+                async with aclosing(served.model.stream(request)) as events:
                     async for event in events:
                         if isinstance(event, Tokens):
                             if first:
-                                metrics.first_token_seconds.labels(served.alias).observe(time.perf_counter() - started)
+                                served.meters.first_token.observe(time.perf_counter() - started)
                                 first = False
                             pieces = checked.feed(event.pieces)
                             for citation in sources.new(checked.used):
@@ -108,9 +117,9 @@ class ChatRouter:
             outcome = exc.code
             raise
         finally:
-            metrics.llm_requests.labels(served.alias, outcome).inc()
-            metrics.llm_seconds.labels(served.alias).observe(time.perf_counter() - called)
-        _count(served.alias, finish, checked)
+            (served.meters.ok if outcome == "ok" else metrics.llm_requests.labels(served.alias, outcome)).inc()
+            served.meters.seconds.observe(time.perf_counter() - called)
+        _count(served.meters, finish, checked)
         yield DoneEvent(finish.reason, finish.usage, served.alias, finish.refused, checked.invented)
 
 
@@ -140,17 +149,6 @@ class _Sources:
         )  # fmt: skip
 
 
-async def _closable(events: AsyncIterator[ModelEvent]) -> AsyncGenerator[ModelEvent, None]:
-    """Any iterator as a generator, so that leaving early closes it."""
-    try:
-        async for event in events:
-            yield event
-    finally:
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            await close()
-
-
 def _question(messages: Sequence[Message]) -> str:
     """What to search for: the last question; with the one before when it says too little alone ("and in May?")."""
     asked = [message.content for message in messages if message.role == "user"]
@@ -165,12 +163,12 @@ def _search_detail(found: SearchResult) -> dict[str, object]:
     return {"passages": len(found.passages), "documents": documents, "language": found.language, "degraded": list(found.degraded)}
 
 
-def _count(alias: str, finish: Finish, checked: CitationFilter) -> None:
-    metrics.tokens.labels(alias, "prompt").inc(finish.usage.prompt_tokens)
-    metrics.tokens.labels(alias, "completion").inc(finish.usage.completion_tokens)
+def _count(meters: metrics.Meters, finish: Finish, checked: CitationFilter) -> None:
+    meters.prompt_tokens.inc(finish.usage.prompt_tokens)
+    meters.completion_tokens.inc(finish.usage.completion_tokens)
     if checked.used:
-        metrics.citations.labels(alias).inc(len(checked.used))
+        meters.citations.inc(len(checked.used))
     if checked.invented:
-        metrics.invented_citations.labels(alias).inc(checked.invented)
+        meters.invented.inc(checked.invented)
     if finish.refused:
-        metrics.refusals.labels(alias).inc()
+        meters.refusals.inc()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -11,6 +10,7 @@ from appliance.contracts.llm.v1.api import Finish, Message, Tokens, Usage
 from appliance.contracts.retrieval.v1.api import SearchResult
 from appliance.contracts.router.v1.api import ChatTurn, DoneEvent
 from appliance.identity.principal import Principal, SpaceRole
+from appliance.kit.telemetry import enable_spans
 from services.router.chat_turn import ChatRouter, ServedModel
 
 
@@ -35,7 +35,7 @@ async def test_a_turn_leaves_spans_with_its_facts() -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
+    enable_spans(provider)
     turn = ChatTurn((Message("user", "What now, box of mine?"),), "m")
     events = [event async for event in ChatRouter({"m": ServedModel("m", Three())}, Nothing()).chat(turn, Principal("user:a", "user", spaces={"s": SpaceRole.READER}))]
     assert isinstance(events[-1], DoneEvent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -87,10 +87,10 @@ ModelEvent = Tokens | Quotes | Finish
 class ChatModel(Protocol):
     """Generates an answer as a stream that ends with exactly one :class:`Finish`."""
 
-    def stream(self, request: ChatRequest) -> AsyncIterator[ModelEvent]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[ModelEvent, None]:
         """Stream the answer.
 
-        Closing the iterator cancels the work. Raises ApplianceError ``upstream_failed``, ``upstream_timeout``,
+        Closing the generator cancels the work. Raises ApplianceError ``upstream_failed``, ``upstream_timeout``,
         ``context_length_exceeded``; never after :class:`Finish`.
         """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -83,6 +83,6 @@ ChatEvent = StepEvent | TokenEvent | CitationEvent | DoneEvent
 class Router(Protocol):
     """Answers chat turns."""
 
-    def chat(self, turn: ChatTurn, principal: Principal) -> AsyncIterator[ChatEvent]:
+    def chat(self, turn: ChatTurn, principal: Principal) -> AsyncGenerator[ChatEvent, None]:
         """Stream one turn; ends with exactly one :class:`DoneEvent` or raises ApplianceError."""
         ...
