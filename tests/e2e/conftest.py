@@ -1,6 +1,6 @@
 """A real Chromium, with the network cut, in front of a box.
 
-The box is a fake one unless ``E2E_REAL=1``: then ``E2E_URL``, ``E2E_USERNAME``, ``E2E_PASSWORD`` name a running box, and tests that need
+The journeys of ``test_page`` run in front of a scripted box and of a real one, started here; the other tests need scripted answers. With ``E2E_REAL=1`` ``E2E_URL``, ``E2E_USERNAME``, ``E2E_PASSWORD`` name a running box, and tests that need
 scripted answers (those that use ``fake``) are skipped. Every test ends with the same checks: no request left for anywhere but the box,
 no error on the console, no violation of the content security policy.
 """
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from appliance.testing.box_process import box_process
 from tests.e2e import fake_box
 
 ARGS: Final = (
@@ -106,11 +107,28 @@ def fake() -> Iterator[fake_box.FakeBox]:
         yield served
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The journeys of ``test_page`` run twice: in front of the scripted box and of a real one."""
+    if "box" in metafunc.fixturenames:
+        journeys = metafunc.module.__name__.endswith("test_page") and os.environ.get("E2E_REAL") != "1"
+        metafunc.parametrize("box", ["scripted", "real"] if journeys else ["scripted"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def real_box() -> Iterator[Address]:
+    """The whole product in a process of its own."""
+    with box_process() as running:
+        yield Address(running.url, "admin", running.home.admin_password.read_text().strip())
+
+
 @pytest.fixture
 def box(request: pytest.FixtureRequest) -> Address:
     """The box under test."""
     if os.environ.get("E2E_REAL") == "1":
         return Address(os.environ["E2E_URL"].rstrip("/"), os.environ["E2E_USERNAME"], os.environ["E2E_PASSWORD"])
+    if request.param == "real":
+        real: Address = request.getfixturevalue("real_box")
+        return real
     fake = request.getfixturevalue("fake")
     return Address(fake.url, fake_box.USERNAME, fake_box.PASSWORD)
 

@@ -42,12 +42,12 @@ def test_a_wrong_password_is_refused_and_a_right_one_opens_the_page(page: Any, b
     page.press("#password", "Enter")
     page.wait_for_selector("#login-problem .error")
     assert page.locator("#login-problem").get_attribute("role") == "alert"
-    assert page.evaluate("document.activeElement.id") == "password"
+    page.wait_for_function("document.activeElement.id === 'password'")
     assert box.password not in page.url
     page.fill("#password", box.password)
     page.press("#password", "Enter")
     page.wait_for_selector("#question")
-    assert page.evaluate("document.activeElement.id") == "question"
+    page.wait_for_function("document.activeElement.id === 'question'")
 
 
 def test_the_policy_lets_the_page_load_nothing_but_itself(page: Any, box: Address) -> None:

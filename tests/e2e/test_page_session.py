@@ -26,7 +26,8 @@ def test_a_question_after_the_token_expired_is_asked_again_by_itself(fake: FakeB
     fake.expire_access_tokens()
     answer = ask(inside, "When does it end?")
     assert answer.locator(".citation").count() == 3
-    assert len(fake.asked) == 2
+    assert fake.requests.count("POST /api/auth/refresh") == 1
+    assert 1 <= len(fake.asked) <= 2  # the old token may be noticed before the question is sent, or by it
 
 
 def test_a_session_that_ended_leads_to_the_login_and_keeps_the_text(fake: FakeBox, inside: Any) -> None:
