@@ -6,16 +6,13 @@ by one ``fdatasync`` of the disk, so that is measured beside it, interleaved, an
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from appliance.audit.bootstrap import audit_folder, open_audit, public_key_path
@@ -23,26 +20,14 @@ from appliance.audit.log import AuditLog
 from appliance.audit.signing import load_public_key
 from appliance.audit.verify import verify_log
 from appliance.identity.bootstrap import bootstrap_admin, open_identity
+from bench.report import Row, arguments, report
 
 LONE = 1500
 RECORDS = 60_000
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure; ``met`` is None where there is no target."""
-
-    bench: str
-    metric: str
-    value: float
-    unit: str
-    target: float | None
-    met: bool | None
-
-
 def row(metric: str, value: float, unit: str, target: float | None = None, *, at_least: bool = False) -> Row:
-    met = None if target is None else (value >= target if at_least else value <= target)
-    return Row("audit_append", metric, round(value, 4), unit, target, met)
+    return Row("audit-append", metric, round(value, 4), unit, target, at_least=at_least)
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -128,21 +113,15 @@ async def measure(folder: Path, say: Callable[[str], None]) -> list[Row]:
     return rows
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print a table, write JSON lines when asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=None)
+    parser = arguments(__doc__)
     parser.add_argument("--folder", type=Path, default=None, help="where to write (the disk that is measured)")
-    parser.add_argument("--data", type=Path, default=None, help="not used; every bench takes it")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        rows = asyncio.run(measure(Path(folder), lambda text: print(f"... {text}", file=sys.stderr)))
-    print(f"{'metric':32} {'value':>12} {'unit':10} {'target':>10}  met")
-    for one in rows:
-        print(f"{one.metric:32} {one.value:12.3f} {one.unit:10} {'' if one.target is None else one.target:>10}  {'' if one.met is None else one.met}")
-    if arguments.json is not None:
-        arguments.json.write_text("".join(json.dumps(asdict(one)) + "\n" for one in rows))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        report(asyncio.run(measure(Path(folder), lambda text: print(f"... {text}", file=sys.stderr))), options.json)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -5,7 +5,6 @@ The texts are generated, so no evaluation data is needed; what the vectors are w
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import sys
@@ -17,7 +16,7 @@ from appliance.home import Home
 from appliance.hub.models_toml import load_home_models
 from appliance.kit.errors import ApplianceError
 from appliance.kit.offline import seal_environment
-from bench.evaluation_set import Report
+from bench.report import Report, arguments
 from services.embed.onnx_encoder import OnnxEncoder
 from services.embed.settings import EmbedSettings
 
@@ -111,9 +110,7 @@ WORDS = [
 
 def main() -> int:
     """0 when it ran to its end, the code of the error otherwise."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="append the results as JSON lines to this file")
-    parser.add_argument("--data", help="accepted for uniformity; not used")
+    parser = arguments(__doc__)
     parser.add_argument("--model", default="minilm", help="alias in models.toml")
     parser.add_argument("--home", type=Path, default=Home.default().path)
     options = parser.parse_args()
@@ -124,9 +121,7 @@ def main() -> int:
     except ApplianceError as error:
         print(f"error: {error.message} ({error.code})\nhint: {error.hint}", file=sys.stderr)
         return error.outcome.exit
-    print_rows(report)
-    report.close()  # a missed target is named there; the bench itself ran to its end
-    return 0
+    return report.close()
 
 
 async def measure(home: Path, model: str, report: Report) -> None:
@@ -202,15 +197,6 @@ def resident_mb() -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     return 0.0
-
-
-def print_rows(report: Report) -> None:
-    print(f"{'metric':<36}{'value':>10}  {'unit':<12}{'target':>8}")
-    for row in report.rows:
-        target = "" if row["target"] is None else f"{row['target']:g}"
-        print(
-            f"{row['metric']:<36}{row['value']:>10.1f}  {row['unit']:<12}{target:>8}  {'' if row['met'] is None else 'met' if row['met'] else 'MISSED'}"
-        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Reading question/passage collections and writing benchmark results; shared by the quality benches."""
 
-import argparse
 import itertools
 import json
 import os
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,13 +34,7 @@ class Question:
     answers: tuple[tuple[str, int], ...]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Return the flags that every quality bench has."""
-    parser.add_argument("--data", help="folder with the collection (default: $APPLIANCE_EVAL_DATA or ../shared/data)")
-    parser.add_argument("--json", type=Path, help="append the results as JSON lines to this file")
-
-
-def folder(flag: str | None) -> Path | None:
+def folder(flag: Path | None) -> Path | None:
     """Return the collection's folder, or None with a message on stderr."""
     path = Path(flag or os.environ.get("APPLIANCE_EVAL_DATA") or "../shared/data")
     if (path / "xquad.en.passages.jsonl").is_file() and (path / "xquad.ru.passages.jsonl").is_file():
@@ -75,28 +68,3 @@ def span_of(question: Question, spans: list[Span]) -> int | None:
     """Return the chunk that holds the start of the first answer."""
     start = question.answers[0][1]
     return next((chunk for first, end, chunk in spans if first <= start < end), None)
-
-
-@dataclass
-class Report:
-    """Collects metrics, compares them with targets and appends them as JSON lines."""
-
-    bench: str
-    path: Path | None
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, metric: str, value: float, unit: str, target: float | None = None, *, higher: bool = True) -> None:
-        """Record one value; `higher` tells which side of the target is good."""
-        met = None if target is None else (value >= target if higher else value <= target)
-        row = {"bench": self.bench, "metric": metric, "value": round(value, 4), "unit": unit, "target": target, "met": met}
-        self.rows.append(row)
-
-    def close(self) -> int:
-        """Print what was missed, write the file, answer the exit code: 1 when a target was missed."""
-        missed = [row for row in self.rows if row["met"] is False]
-        for row in missed:
-            print(f"missed: {row['metric']} = {row['value']} (target {row['target']})")
-        if self.path:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
-        return 1 if missed else 0

@@ -7,7 +7,6 @@ language removed, its translation kept; `none`: both removed. Hits are removed b
 lowered accordingly, so nothing of the removed passage reaches the reader.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 
 from appliance.language.query import DocumentFrequencies, analyse_query
 from bench import evaluation_set as data
+from bench.report import Report, arguments
 from bench.retrieval_quality import ENCODER_KNOWS, LANGUAGES, LEG_DEPTH, Collection, build, rank_legs, rerank
 from bench.search_legs import Hits, Vectors
 from bench.trade_off_picture import svg
@@ -137,15 +137,14 @@ def quote_sizes(found: Sequence[Outcome], language: str) -> dict[str, float]:
 
 def main() -> int:
     """Print the table; exit code 2 without data."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    data.add_arguments(parser)
+    parser = arguments(__doc__)
     parser.add_argument("--curve", type=Path, help="write the trade-off curve as JSON")
     parser.add_argument("--svg", type=Path, help="draw the trade-off curve")
-    arguments = parser.parse_args()
-    source = data.folder(arguments.data)
+    options = parser.parse_args()
+    source = data.folder(options.data)
     if source is None:
         return 2
-    report = data.Report("reader_quality", arguments.json)
+    report = Report("reader-quality", options.json)
     found = outcomes(source)
     for language in LANGUAGES:
         row: dict[str, Any] = at_threshold(found, language, THRESHOLD) | quote_sizes(found, language)
@@ -155,14 +154,12 @@ def main() -> int:
         for name, value in row.items():
             target = TARGETS.get(f"{name}.{language}", TARGETS["refused"] if name in ("refused.twin", "refused.none") else None)
             unit = "ms" if name.endswith("ms") else "characters" if name == "quoted characters" else "share"
-            report.add(f"{language}.{name}", value, unit, target)
-            mark = "" if target is None else f"  (target {target})"
-            print(f"{language}  {name:32}{value:9.3f}{mark}")
+            report.add(f"{language} {name}", value, unit, target)
     trade_off = curve(found)
-    if arguments.curve:
-        arguments.curve.write_text(json.dumps(trade_off, indent=1), encoding="utf-8")
-    if arguments.svg:
-        arguments.svg.write_text(svg(trade_off, THRESHOLD), encoding="utf-8")
+    if options.curve:
+        options.curve.write_text(json.dumps(trade_off, indent=1), encoding="utf-8")
+    if options.svg:
+        options.svg.write_text(svg(trade_off, THRESHOLD), encoding="utf-8")
     return report.close()
 
 

@@ -57,3 +57,21 @@ def report(rows: list[Row], json_file: Path | None) -> None:
                 values = asdict(row)
                 del values["at_least"]
                 out.write(json.dumps(values | {"met": row.met}) + "\n")
+
+
+class Report:
+    """Rows as they come; :meth:`close` prints and writes them all."""
+
+    def __init__(self, bench: str, json_file: Path | None) -> None:
+        self._bench = bench
+        self._json_file = json_file
+        self._rows: list[Row] = []
+
+    def add(self, metric: str, value: float, unit: str, target: float | None = None, *, higher: bool = True) -> None:
+        """Record one value; ``higher`` tells which side of the target is good."""
+        self._rows.append(Row(self._bench, metric, round(value, 4), unit, target, at_least=higher))
+
+    def close(self) -> int:
+        """Report everything; the exit status is 0: the bench ran to its end, whatever it measured."""
+        report(self._rows, self._json_file)
+        return 0

@@ -8,7 +8,6 @@ sentences belong to one document, as in production, and the row `rerank alone` s
 The collection (`xquad.<lang>.{passages,questions}.jsonl`) is not part of the product: without it the bench stops with 2.
 """
 
-import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from appliance.language.query import AnalysedQuery, DocumentFrequencies, Language, analyse_query
 from appliance.language.terms import PassageTerms, passage_terms
 from bench import evaluation_set as data
+from bench.report import Report, arguments
 from bench.search_legs import DenseLeg, Hits, TextLeg
 from services.rerank.lexical import Candidate, score
 from services.retrieval.fusion import FusedHit, dense_leg, fuse, lexical_leg
@@ -154,22 +154,16 @@ def run_level(level: str, source: Path) -> Iterator[tuple[str, str, str, float]]
 
 def main() -> int:
     """Print the table; exit code 2 without data."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    data.add_arguments(parser)
-    arguments = parser.parse_args()
-    source = data.folder(arguments.data)
+    options = arguments(__doc__).parse_args()
+    source = data.folder(options.data)
     if source is None:
         return 2
-    report = data.Report("retrieval_quality", arguments.json)
+    report = Report("retrieval-quality", options.json)
     for level in ("passage", "sentence"):
-        rows: dict[tuple[str, str], dict[str, float]] = {}
         for language, leg, metric, value in run_level(level, source):
-            rows.setdefault((language, leg), {})[metric] = value
             unit = "ms" if metric.endswith("ms") else "share"
             target = TARGETS.get((level, language, leg, metric)) if unit == "share" else (6.0 if "p50" in metric else None)
-            report.add(f"{level}.{language}.{leg}.{metric}", value, unit, target, higher=unit == "share")
-        for (language, leg), values in rows.items():
-            print(f"{level:9}{language:4}{leg:15}" + "  ".join(f"{m} {v:.4f}" for m, v in values.items()))
+            report.add(f"{level} {language} {leg} {metric}", value, unit, target, higher=unit == "share")
     return report.close()
 
 
