@@ -91,3 +91,19 @@ def test_all_packages_have_an_init() -> None:
         for info in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
             if info.ispkg:
                 assert (ROOT / info.name.replace(".", "/") / "__init__.py").exists()
+
+
+def test_requirements_name_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "requirements.md").read_text()
+    named = re.findall(r"`((?:tests|bench)/[\w./*-]+)`", text)
+    assert len(named) > 20
+    assert [name for name in named if not list(ROOT.glob(name.rstrip("/")))] == []
+    states = re.findall(r"^\| [A-Z]+-\d+ \| (\w+) \|", text, re.M)
+    assert set(states) <= {"done", "partial", "planned"}
+    assert len(states) >= 60
+
+
+def test_every_benchmark_in_the_list_has_a_module() -> None:
+    from bench.list import NAMES
+
+    assert [name for name in NAMES if not (ROOT / "bench" / f"{name.replace('-', '_')}.py").exists()] == []
