@@ -7,6 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 import zlib
@@ -80,6 +81,7 @@ class SqlCatalogue:
 
     async def store(self, pending: PendingVersion, prepared: PreparedDocument) -> list[IndexEntry] | None:
         """Store text and chunks of a version that is not live yet; None when it was superseded or deleted meanwhile."""
+        values = await asyncio.to_thread(_version_values, prepared)  # compresses up to 20 MB of text
         async with writing(self._engine) as connection:
             newest = (
                 await connection.execute(sa.select(documents.c.newest_version).where(documents.c.id == pending.document_id))
@@ -90,7 +92,7 @@ class SqlCatalogue:
             await connection.execute(
                 sa.update(versions)
                 .where(versions.c.document_id == pending.document_id, versions.c.version == pending.version)
-                .values(**_version_values(prepared))
+                .values(**values)
             )
             rows = [
                 {
@@ -215,7 +217,8 @@ class SqlCatalogue:
             row = (await connection.execute(statement)).first()
         if row is None or row.text is None:
             return None
-        return zlib.decompress(row.text).decode(), tuple(PageSpan(*page) for page in row.pages or ())
+        text = await asyncio.to_thread(lambda: zlib.decompress(row.text).decode())
+        return text, tuple(PageSpan(*page) for page in row.pages or ())
 
 
 async def _drop_older(connection: AsyncConnection, pending: PendingVersion) -> list[str]:

@@ -31,6 +31,7 @@ from services.retrieval.parsing.wire import (
     unpack_reply,
 )
 
+_LARGE_FRAME_BYTES: Final = 256 * 1024  # decoding more than this would hold up the event loop
 _MAX_MESSAGE: Final = 2_000
 _EXIT_SECONDS: Final = 5.0
 _BUFFER_BYTES: Final = 1024 * 1024
@@ -122,7 +123,8 @@ class WorkerProcess:
             length = length_of(await self._process.stdout.readexactly(LENGTH_BYTES))
             if length > limits.result_bytes:
                 raise failures.too_long("the text of the document", limits.text_characters, "characters")
-            frame = unpack_reply(await self._process.stdout.readexactly(length))
+            body = await self._process.stdout.readexactly(length)
+            frame = unpack_reply(body) if length < _LARGE_FRAME_BYTES else await asyncio.to_thread(unpack_reply, body)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise await self._death() from error
         except msgspec.MsgspecError as error:
