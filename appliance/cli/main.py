@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Any
 
-import click
 import typer
 
 from appliance.cli import audit, chat, docs, doctor, keys, models, spaces, up, users
@@ -34,23 +35,42 @@ app.add_typer(audit.app, name="audit")
 
 def main() -> None:
     """Run a command; exit with the status that ``appliance.kit.errors`` gives to a failure."""
+    os.umask(0o077)  # whatever a command writes is for its owner only
     try:
-        status = app(standalone_mode=False)  # click returns the status of a command that raised Exit
+        status = app(standalone_mode=False)  # the parser returns the status of a command that raised Exit
         sys.exit(status if isinstance(status, int) else 0)
     except ApplianceError as error:
         print_error(error)
         sys.exit(error.outcome.exit)
-    except click.exceptions.Exit as finished:
+    except typer.Exit as finished:
         sys.exit(finished.exit_code)
-    except click.ClickException as usage:
-        usage.show()
-        sys.exit(usage.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    except (typer.Abort, KeyboardInterrupt) as stop:
+        sys.exit(_stopped(stop))
     except BrokenPipeError:  # the reader of our output has left; a second complaint at exit would be noise
         sys.stderr.close()
         sys.exit(141)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        sys.exit(_misused(error))
+
+
+def _misused(error: Any) -> int:
+    """Say what is wrong with the command line. ``error`` is told by its shape: typer carries a click of its own, and may use the other one."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command: its help is the answer
+        error.show()
+        return 2
+    print(f"error: {error.format_message()} (invalid_request)", file=sys.stderr)
+    print(f"hint: see {context.command_path if context is not None else app.info.name} --help", file=sys.stderr)
+    return 2
+
+
+def _stopped(stop: BaseException) -> int:
+    """130 for Ctrl-C, 1 for a question answered with no or not at all."""
+    interrupted = any(isinstance(cause, KeyboardInterrupt) for cause in (stop, stop.__cause__, stop.__context__))
+    print("stopped" if interrupted else "stopped: nothing was changed", file=sys.stderr)
+    return 130 if interrupted else 1
 
 
 def print_error(error: ApplianceError) -> None:

@@ -1,0 +1,51 @@
+"""What the shell sees of ``appliance``: lines and statuses, never a traceback. Each command is a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def appliance(home: Path, *arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "APPLIANCE_HOME": str(home), "COLUMNS": "80"}
+    command = [sys.executable, "-m", "appliance.cli.main", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False, input=options.get("typed", ""))
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("foo",), ("chat", "hi", "--bogus"), ("docs", "show"), ("up", "--port", "abc"), ("up", "--port", "70000"), ("docs", "nothing")],
+)
+def test_a_misused_command_line_gets_an_error_a_hint_and_status_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = appliance(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "hint: see " in done.stderr
+    assert "--help" in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("noun", [(), ("docs",), ("users",), ("audit",)])
+def test_a_group_without_a_command_shows_its_help(tmp_path: Path, noun: tuple[str, ...]) -> None:
+    done = appliance(tmp_path, *noun)
+    assert done.returncode in {0, 2}
+    assert "Usage:" in done.stdout + done.stderr
+    assert "error:" not in done.stderr
+
+
+def test_a_question_without_an_answer_changes_nothing(tmp_path: Path) -> None:
+    done = appliance(tmp_path, "spaces", "remove", "legal", typed="n\n")
+    assert done.returncode in {1, 35}
+    assert "error:" in done.stderr or "nothing was changed" in done.stderr
+
+
+def test_a_command_for_a_box_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:
+    done = appliance(tmp_path, "docs", "list")
+    assert done.returncode == 40
+    assert "hint: start it with: appliance up" in done.stderr
