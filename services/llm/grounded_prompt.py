@@ -1,17 +1,21 @@
 """The prompt that makes a general chat model answer from passages only.
 
-Passages are data: numbered, delimited, and declared powerless. Whatever they say, a passage cannot close its own delimiter.
+Passages are data: numbered, delimited, and declared powerless. Whatever they say, a passage cannot close its own delimiter: its name carries a random
+number drawn for this request, and what looks like a delimiter, a chat-template token or an invisible character is defused in the text.
 """
 
 from __future__ import annotations
 
 import re
+import secrets
+import unicodedata
 from typing import Final
 
 from appliance.contracts.llm.v1.api import ChatRequest
 from appliance.contracts.retrieval.v1.api import Passage
 
-_DELIMITER: Final = re.compile(r"<(?=\s*/?\s*sources?\b)", re.IGNORECASE)
+_DELIMITER: Final = re.compile(r"<(?=\s*/?\s*(?:sources?|s)\b|\|)|(?<=\|)>", re.IGNORECASE)
+_TEMPLATE: Final = re.compile(r"\[(?=/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS)\])", re.IGNORECASE)
 _RULES: Final = {
     "en": (
         "Answer the question from the sources below and from nothing else.\n"
@@ -39,18 +43,20 @@ def prompt_messages(request: ChatRequest) -> list[dict[str, str]]:
     if not request.grounded:
         return messages
     language = request.language if request.language in _RULES else "en"
-    sources = "\n".join(_source(number, passage) for number, passage in enumerate(request.passages, 1)) or _NO_SOURCES[language]
-    return [{"role": "system", "content": f"{_RULES[language]}\n\n<sources>\n{sources}\n</sources>"}, *messages]
+    tag = f"source-{secrets.token_hex(4)}"
+    sources = "\n".join(_source(tag, number, passage) for number, passage in enumerate(request.passages, 1)) or _NO_SOURCES[language]
+    return [{"role": "system", "content": f"{_RULES[language]}\n\n<{tag}-list>\n{sources}\n</{tag}-list>"}, *messages]
 
 
-def _source(number: int, passage: Passage) -> str:
+def _source(tag: str, number: int, passage: Passage) -> str:
     place = [passage.document_name, *passage.heading_path]
     if passage.page is not None:
         place.append(f"p. {passage.page}")
     title = _harmless(" > ".join(place)).replace('"', "'").replace("\n", " ")
-    return f'<source number="{number}" place="{title}">\n{_harmless(passage.text)}\n</source>'
+    return f'<{tag} number="{number}" place="{title}">\n{_harmless(passage.text)}\n</{tag}>'
 
 
 def _harmless(text: str) -> str:
-    """``text`` in which nothing reads as one of our delimiters."""
-    return _DELIMITER.sub("‹", text)
+    """``text`` in which nothing reads as a delimiter of ours or of a chat template, not even with invisible characters in between."""
+    visible = "".join(character for character in text if unicodedata.category(character) != "Cf")
+    return _TEMPLATE.sub("(", _DELIMITER.sub("‹", visible))

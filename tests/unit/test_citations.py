@@ -34,6 +34,22 @@ def run(text: str, allowed: range | set[int], cuts: list[int] | None = None) -> 
         ("[ 9 ]", ""),
         ("[^1]", "[1]"),
         ("[7[9]]", "[7…]"),
+        ("A【99】B", "AB"),
+        ("A［９９］ and ［１］", "A and [1]"),
+        ("A [12345] [00099] B", "A B"),
+        ("A [1,2,3,4,5,6,7,8,9,10,11,99]", "A [1][2]"),
+        ("A [source 99] [Source 2]", "A [2]"),
+        ("A [#99] [№ 99] [1—99] [1‑99] [1/99] [1 and 99]", "A [1][2] [1][2] [1] [1]"),
+        (r"A \[99\] B", "A B"),
+        ("A [**99**] [99\u200b] B", "A B"),
+        ("A 【1†source】", "A [1]"),
+        ("A [ ٩٩ ] B", "A B"),
+        ("```x``` is code.\nAnd then [99].", "```x``` is code.\nAnd then."),
+        ("see `price is 5[99] and", "see `price is 5 and"),
+        ("see `x[99]` and", "see `x[99]` and"),
+        ("~~~\na [99]\n~~~\nb [99]", "~~~\na [99]\n~~~\nb"),
+        ("[" + " " * 300 + "99]", ""),
+        ("matrix[i][j] and [sic] and [2024-05-01]", "matrix[i][j] and [sic] and [2024-05-01]"),
     ],
 )
 def test_marks(text: str, kept: str) -> None:
@@ -47,18 +63,26 @@ def test_invented_marks_are_counted_and_used_ones_named_in_order() -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["word ", "[1]", "[2]", "[3]", "[44]", "[", "]", "1", "7", " ", "[1, 9]", "текст", "\n", ", ", "[2-5]"]), max_size=30),
+    st.lists(st.sampled_from(["word ", "[1]", "[2]", "[3]", "[44]", "[", "]", "1", "7", "【9】", "［", "９", "］", "\\", "`", "x[9]", "```", "[source ", "and ", "**", " ", "[1, 9]", "текст", "\n", ", ", "[2-5]"]), max_size=30),
     st.lists(st.integers(1, 100), max_size=20),
 )
 def test_token_boundaries_do_not_matter_and_nothing_invented_survives(parts: list[str], cuts: list[int]) -> None:
     text = "".join(parts)
     whole, _ = run(text, {1, 2})
     cut, _ = run(text, {1, 2}, cuts)
-    assert cut == whole
-    for number in re.findall(r"\[(\d+)\]", whole):
+    assert re.sub(r"[ \t]+", "", cut) == re.sub(r"[ \t]+", "", whole)  # a blank that left before its mark came cannot be taken back
+    outside_code = [line for line in whole.split("\n") if "`" not in line] if "```" not in whole else []
+    for number in re.findall(r"\[(\d+)\]", "\n".join(outside_code)):
         assert int(number) in {1, 2}
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="["), max_size=200), st.lists(st.integers(1, 200), max_size=10))
 def test_text_without_marks_passes_untouched(text: str, cuts: list[int]) -> None:
     assert run(text, {1}, cuts)[0] == text
+
+
+def test_blanks_sent_one_by_one_do_not_carry_a_mark_through() -> None:
+    checked = CitationFilter({1})
+    out = "".join("".join(checked.feed((piece,))) for piece in ["see [", *[" "] * 500, "99", "] end"]) + checked.close()
+    assert "[" not in out
+    assert checked.invented == 1
