@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -106,16 +108,39 @@ class Home:
         """Pid and address of the running box."""
         return self.path / "run" / "box.json"
 
+    @property
+    def last_port_file(self) -> Path:
+        """Port of the last start; stays when the box stops."""
+        return self.path / "run" / "port"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """What ``create`` makes."""
+        return (self.keys, self.audit, self.blobs, self.indexes, self.models, self.logs, self.uploads, self.running_file.parent)
+
+    def open_to_others(self) -> list[Path]:
+        """Of the home, its folders and the files right in it, in logs and in keys: what group or others may enter or read.
+
+        Deeper files are behind the mode of their folder. Public keys are public; the site's ``models.toml`` holds no secret.
+        """
+        places = [self.path, *self.folders]
+        files = [path for place in (self.path, self.logs, self.keys) if place.is_dir() for path in place.iterdir() if path.is_file()]
+        secret = [path for path in files if ".pub." not in path.name and path.name != "models.toml"]
+        return [path for path in (*places, *secret) if path.exists() and path.stat().st_mode & 0o077]
+
     def create(self) -> None:
-        """Make the folders; safe to repeat.
+        """Make the folders, for their owner only; safe to repeat. From here on the process makes no file that others may read.
 
         Raises:
             ApplianceError: ``home_invalid`` when the place cannot be written.
         """
+        os.umask(0o077)
         try:
-            for folder in (self.keys, self.audit, self.blobs, self.indexes, self.models, self.logs, self.uploads, self.running_file.parent):
+            for folder in self.folders:
                 folder.mkdir(parents=True, exist_ok=True)
-            self.keys.chmod(0o700)
+            for path in self.open_to_others():
+                if path.stat().st_uid == os.getuid() and not path.stat().st_mode & stat.S_ISVTX:  # never take /tmp away from others
+                    path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o077)
         except OSError as exc:
             hint = f"choose another place with {HOME_VARIABLE}, or correct the rights"
             raise ApplianceError("home_invalid", f"cannot write the appliance home {self.path}: {exc.strerror}", hint=hint) from exc
@@ -146,10 +171,18 @@ class Home:
         temporary = self.running_file.with_suffix(".tmp")
         temporary.write_bytes(body)
         temporary.replace(self.running_file)
+        self.last_port_file.write_text(f"{urlsplit(url).port}\n")
 
     def withdraw(self) -> None:
         """The box stops."""
         self.running_file.unlink(missing_ok=True)
+
+    def last_port(self) -> int | None:
+        """Port of the last start, or None."""
+        try:
+            return int(self.last_port_file.read_text())
+        except (OSError, ValueError):
+            return None
 
     def running(self) -> RunningBox | None:
         """The box that serves this home, or None."""
@@ -163,8 +196,8 @@ class Home:
 def process_start_ticks(pid: int) -> int | None:
     """Field 22 of ``/proc/<pid>/stat`` (proc(5)); None when there is no such process."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()
+    fields = status.rpartition(")")[2].split()
     return None if fields[0] == "Z" else int(fields[19])

@@ -17,13 +17,16 @@ PUBLIC_NAME = "audit.pub.pem"
 
 
 def load_or_create_key(keys: Path) -> Ed25519PrivateKey:
-    """The signing key in folder ``keys``; makes it, and the public file beside it, when there is none.
+    """The signing key in folder ``keys``; makes it, and the public file beside it, when there is none and no log in ``audit/`` beside it.
 
     Raises:
-        ApplianceError: ``home_invalid`` when the file is not an Ed25519 private key or cannot be read.
+        ApplianceError: ``home_invalid`` when the file is not an Ed25519 private key or cannot be read; ``audit_broken`` when the key of
+            an existing log is gone: another key could neither continue nor prove that log.
     """
     path = keys / PRIVATE_NAME
     if not path.exists():
+        if any(keys.with_name("audit").glob("*.log")) or (keys / PUBLIC_NAME).exists():
+            raise ApplianceError("audit_broken", f"the audit key is missing: {path}", hint="restore keys/ from a backup")
         write_once(path, _private_pem(Ed25519PrivateKey.generate()), mode=0o600)
     key = load_private_key(path)
     public = keys / PUBLIC_NAME
@@ -47,6 +50,8 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     """Read a public key (PEM). Raises ApplianceError ``home_invalid``."""
     try:
         key = serialization.load_pem_public_key(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ApplianceError("home_invalid", f"no such file: {path}", hint="name the public key with --public-key FILE") from error
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise _bad_key(path) from error
     if not isinstance(key, Ed25519PublicKey):

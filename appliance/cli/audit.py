@@ -45,14 +45,12 @@ def verify(
     if verdict.fault is not None:
         raise ApplianceError(
             "audit_broken",
-            f"{verdict.fault.message}; records 1 to {verdict.records} hold, record {verdict.fault.seq} is the first bad one"
-            if verdict.head is not None
-            else verdict.fault.message,
+            fault_text(verdict),
             hint="keep a copy of the folder and find out who could write to it; after a power cut with 'carry no signature',"
             " start the box once: it removes what was never acknowledged, and records that",
         )
     if not as_json:
-        sys.stdout.write(f"ok: {verdict.records} records in {verdict.segments} segments, none altered\n")
+        sys.stdout.write(f"ok: {plural(verdict.records, 'record')} in {plural(verdict.segments, 'segment')}, none altered\n")
 
 
 @app.command("head")
@@ -106,6 +104,22 @@ def export(
         if last is not None and record.seq > last:
             break
         sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
+
+
+def fault_text(verdict: Verdict) -> str:
+    """What is wrong with the log and how much of it still holds, in words; empty when it is whole."""
+    fault = verdict.fault
+    if fault is None:
+        return ""
+    if verdict.head is None or fault.seq == 0:
+        return fault.message
+    held = {0: "no record holds", 1: "record 1 holds"}.get(verdict.records, f"records 1 to {verdict.records} hold")
+    return f"{fault.message}; {held}, record {fault.seq} is the first bad one"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 record``, ``2 records``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _existing(folder: Path) -> Path:

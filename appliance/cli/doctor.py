@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -22,11 +23,13 @@ from rich.table import Table
 from appliance.audit.bootstrap import audit_folder, public_key_path
 from appliance.audit.signing import load_public_key
 from appliance.audit.verify import verify_log
+from appliance.cli.audit import fault_text, plural
 from appliance.home import Home
 from appliance.hub.models_toml import load_home_models
 from appliance.hub.snapshots import open_snapshot, verify
 from appliance.kit.errors import ApplianceError
 
+DEFAULT_PORT: Final = 8080
 _LEAST_FREE_BYTES: Final = 2 * 1024**3
 _WARN_FREE_BYTES: Final = 10 * 1024**3
 _PACKAGES: Final = ("onnxruntime", "tantivy", "qdrant-edge-py", "tokenizers", "pypdfium2", "fastapi")
@@ -43,7 +46,7 @@ class Finding:
 
 
 def doctor(
-    port: Annotated[int, typer.Option(help="port that the box should get")] = 8080,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port that the box should get; default: the last one, else 8080")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON value per line")] = False,
 ) -> None:
     """Check ports, disk, versions, keys, models, indexes and the audit log. Exit status 35 when something does not work.
@@ -52,7 +55,7 @@ def doctor(
         appliance doctor --json
     """
     home = Home.default()
-    findings = list(examine(home, port))
+    findings = list(examine(home, port or home.last_port() or DEFAULT_PORT))
     if json:
         for finding in findings:
             print(orjson.dumps(asdict(finding)).decode())
@@ -63,7 +66,7 @@ def doctor(
         Console().print(table)
     failed = [finding for finding in findings if finding.level == "fail"]
     if failed:
-        raise ApplianceError("home_invalid", f"{len(failed)} checks failed", hint=failed[0].advice)
+        raise ApplianceError("home_invalid", f"{plural(len(failed), 'check')} failed", hint=failed[0].advice)
 
 
 def examine(home: Home, port: int) -> Iterator[Finding]:
@@ -110,6 +113,12 @@ def _home(home: Home) -> Iterator[Finding]:
         return
     writable = os.access(home.path, os.W_OK | os.X_OK)
     yield Finding("home", "ok" if writable else "fail", str(home.path), "" if writable else "run as its owner, or correct the rights")
+    if loose := home.open_to_others():
+        names = ", ".join(str(path.relative_to(home.path)) if path != home.path else str(path) for path in loose[:8])
+        more = f" and {len(loose) - 8} more" if len(loose) > 8 else ""
+        yield Finding("privacy", "fail", f"open to other users of this machine: {names}{more}", f"chmod -R go= {shlex.quote(str(home.path))}")
+    else:
+        yield Finding("privacy", "ok", "only its owner may read the home")
 
 
 def _disk(home: Home) -> Iterator[Finding]:
@@ -137,8 +146,9 @@ def _box(home: Home, port: int) -> Iterator[Finding]:
         yield Finding("box", "fail", f"process {running.pid} does not answer at {running.url}", "restart it: appliance down, then appliance up")
         return
     for name, check in answer.json().get("checks", {}).items():
-        level = "ok" if check["ok"] else "fail"
-        yield Finding(f"ready: {name}", level, str(check.get("detail") or ""), "" if check["ok"] else f"see the log in {home.logs}")
+        detail = str(check.get("detail") or "")
+        level = "fail" if not check["ok"] else "warn" if detail.startswith("degraded") else "ok"
+        yield Finding(f"ready: {name}", level, detail, "" if level == "ok" else f"see the log in {home.logs}")
 
 
 def _keys(home: Home) -> Iterator[Finding]:
@@ -168,7 +178,7 @@ def _database(home: Home) -> Iterator[Finding]:
         yield Finding("database", "fail", str(exc), "stop the box and restore the last backup")
         return
     ok = verdict == "ok"
-    yield Finding("database", "ok" if ok else "fail", f"{documents} documents, {chunks} passages, {owed} owed removals", "" if ok else "restore the last backup")
+    yield Finding("database", "ok" if ok else "fail", f"{plural(documents, 'document')}, {plural(chunks, 'passage')}, {plural(owed, 'removal')} owed", "" if ok else "restore the last backup")
 
 
 def _indexes(home: Home) -> Iterator[Finding]:
@@ -196,13 +206,16 @@ def _models(home: Home) -> Iterator[Finding]:
 def _audit(home: Home) -> Iterator[Finding]:
     folder, key = audit_folder(home.path), public_key_path(home.path)
     if not key.exists():
-        yield Finding("audit", "warn", "no log yet", "it begins with the first start")
+        if any(folder.glob("*.log")):
+            yield Finding("audit", "fail", f"the log is there, its public key is not: {key}", "restore keys/ from a backup")
+        else:
+            yield Finding("audit", "warn", "no log yet", "it begins with the first start")
         return
     verdict = verify_log(folder, load_public_key(key))
     if verdict.fault is None:
-        yield Finding("audit", "ok", f"{verdict.records:,} records, chain and signatures hold")
+        yield Finding("audit", "ok", f"{plural(verdict.records, 'record')}, chain and signatures hold")
     else:
-        yield Finding("audit", "fail", str(verdict.fault), "keep a copy of the log and run: appliance audit verify")
+        yield Finding("audit", "fail", fault_text(verdict), "keep a copy of the log and run: appliance audit verify")
 
 
 def _ocr() -> Iterator[Finding]:

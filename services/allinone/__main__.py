@@ -13,6 +13,7 @@ from appliance.kit.errors import ApplianceError
 from appliance.kit.offline import seal_environment
 
 _home = Home.default()
+os.umask(0o077)  # whatever the box writes is for its owner only
 seal_environment(_home.path)  # before anything that could load a model library
 
 from appliance.kit.logging import configure_logging, get_logger  # noqa: E402
