@@ -32,7 +32,8 @@ lint: setup-test ## ruff, mypy, import-linter
 	@scripts/lint.sh
 
 bench: setup-test ## every benchmark; each also as `make bench-NAME [JSON=FILE] [DATA=DIR]`
-	@for name in $$($(PY) -m bench.list); do echo "== $$name"; $(MAKE) --no-print-directory bench-$$name || exit $$?; done
+	@export APPLIANCE_BENCH_LIBRARY=$$(mktemp -d) && trap 'rm -rf "$$APPLIANCE_BENCH_LIBRARY"' EXIT && \
+	for name in $$($(PY) -m bench.list); do echo "== $$name"; $(MAKE) --no-print-directory bench-$$name || exit $$?; done
 
 bench-%: setup-test
 	@$(PY) -m bench.$(subst -,_,$*) $(BENCH_ARGS)
