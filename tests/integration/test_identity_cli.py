@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,40 @@ def test_mistakes_have_codes_and_hints(home: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("APPLIANCE_HOME", str(home / "nowhere"))
     assert code("users", "list") == "home_invalid"
     assert not (home / "nowhere").exists()
+
+
+def test_a_space_with_documents_goes_only_by_force(home: Path) -> None:
+    call("spaces", "add", "legal")
+    with closing(sqlite3.connect(home / "box.db")) as database:
+        database.executescript("CREATE TABLE documents (id TEXT, space TEXT); INSERT INTO documents VALUES ('d1', 'legal'), ('d2', 'legal'), ('d3', 'hr')")
+    result = call("spaces", "remove", "legal", "--yes")
+    assert isinstance(result.exception, ApplianceError)
+    assert result.exception.code == "conflict"
+    assert "2 documents" in result.exception.message
+    assert "--force" in result.exception.hint
+    assert call("spaces", "remove", "legal", "--force", input_text="n\n").exit_code == 1
+    forced = call("spaces", "remove", "legal", "--force", "--yes")
+    assert forced.exit_code == 0
+    assert "2 documents went with it" in forced.stderr
+
+
+def test_a_log_whose_key_is_gone_is_not_continued_with_another(home: Path) -> None:
+    (home / "keys" / "audit.key.pem").unlink()
+    result = call("users", "list")
+    assert isinstance(result.exception, ApplianceError)
+    assert result.exception.code == "audit_broken"
+    assert "the audit key is missing" in result.exception.message
+    assert "backup" in result.exception.hint
+    assert not (home / "keys" / "audit.key.pem").exists()
+
+
+def test_a_damaged_log_is_explained_in_words(home: Path) -> None:
+    segment = next((home / "audit").glob("*.log"))
+    segment.write_bytes(segment.read_bytes().replace(b"user:admin", b"user:nimda"))
+    result = call("audit", "verify")
+    assert isinstance(result.exception, ApplianceError)
+    assert "Fault" not in result.exception.message
+    assert "no record holds, record 1 is the first bad one" in result.exception.message
 
 
 def test_the_log_is_verified_elsewhere_with_the_public_key_alone(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

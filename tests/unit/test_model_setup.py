@@ -152,3 +152,28 @@ def test_the_command_ends_with_the_code_of_the_error_and_a_hint(tmp_path: Path, 
     assert "error:" in printed.err
     assert "hint:" in printed.err
     assert not printed.out
+
+
+def test_a_second_home_takes_the_model_of_the_first_without_wheel_or_network(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.pin_what_comes_out()
+    site.run()
+    site.wheel.unlink()
+    second = tmp_path / "second"
+    set_up(second, site.models, site.wheels, site.said.append, site.said.append, fetch=False, elsewhere=[site.home / "models"])
+    verify(open_snapshot(second / "models", "embed/tiny-v1"))
+    first_file, second_file = (home / "models" / "embed" / "tiny-v1" / "model.onnx" for home in (site.home, second))
+    assert first_file.stat().st_ino == second_file.stat().st_ino
+
+
+def test_an_altered_model_of_another_home_is_not_taken(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.pin_what_comes_out()
+    site.run()
+    site.wheel.unlink()
+    model = site.home / "models" / "embed" / "tiny-v1" / "model.onnx"
+    model.chmod(0o644)
+    model.write_bytes(b"evil")
+    with pytest.raises(ApplianceError, match="no wheel"):
+        set_up(tmp_path / "second", site.models, site.wheels, site.said.append, site.said.append, fetch=False, elsewhere=[site.home / "models"])
+    assert not (tmp_path / "second" / "models" / "embed" / "tiny-v1").exists()

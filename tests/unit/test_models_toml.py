@@ -81,6 +81,15 @@ def test_an_unknown_alias_is_answered_with_the_known_ones(tmp_path: Path) -> Non
     assert "fake" in caught.value.hint
 
 
+def test_an_overlay_without_a_schema_version_is_told_which_line_to_add(tmp_path: Path) -> None:
+    root = write_models(tmp_path / "root", EMBED)
+    overlay = write_models(tmp_path / "home", ENDPOINT, version="")
+    with pytest.raises(ApplianceError, match="schema_version: missing") as caught:
+        load_home_models(tmp_path / "home", root)
+    assert str(overlay) in caught.value.hint
+    assert "schema_version = 1" in caught.value.hint
+
+
 @pytest.mark.parametrize("version", ["", "schema_version = 2\n", 'schema_version = "1"\n', "schema_version = true\n"])
 def test_another_schema_version_is_refused(tmp_path: Path, version: str) -> None:
     assert "schema_version" in refusal(tmp_path, EMBED, version=version).message
