@@ -1,8 +1,6 @@
 # The two commands: `make up` and `make test`. Everything else is for people who build or measure the box.
 SHELL := /bin/bash
 export APPLIANCE_HOME ?= $(CURDIR)/var
-PORT ?= 8080
-HOST ?= 127.0.0.1
 VENV ?= $(CURDIR)/.venv
 PY := $(VENV)/bin/python
 export PATH := $(VENV)/bin:$(PATH)
@@ -20,7 +18,7 @@ setup-test: ## what the tests need on top (Debian packages by apt when root)
 	@scripts/setup.sh test
 
 up: setup ## start the box: PORT=8080 HOST=127.0.0.1 DETACH=1 DEMO=1
-	@appliance up --host $(HOST) --port $(PORT) $(if $(DETACH),--detach) $(if $(DEMO),--demo)
+	@appliance up $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DETACH),--detach) $(if $(DEMO),--demo)
 
 down: ## stop the box of $APPLIANCE_HOME
 	@appliance down

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 import orjson
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from appliance.cli.audit import plural
 from appliance.cli.box_client import BoxClient, box_client
+from appliance.cli.pick_files import pick_files
+from appliance.identity.console import print_rows, say
 from appliance.kit.errors import OUTCOMES, ApplianceError
 
-app = typer.Typer(no_args_is_help=True, help="Documents: add, list, show, remove.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Documents: add, list, show, remove.\n\nExamples: appliance docs add ./contracts --space legal · appliance docs list --space legal"
+    " · appliance docs remove old_contract.pdf --space legal",
+)
 talk = Console(stderr=True, highlight=False)
 JsonFlag = Annotated[bool, typer.Option("--json", help="one JSON value per line on stdout")]
 _POLL_SECONDS: Final = 0.2
@@ -33,13 +39,17 @@ def add(
 ) -> None:
     """Upload files and wait until they can be asked about. One bad file does not stop the rest.
 
-    A document keeps its name: the same content again changes nothing, changed content replaces the old.
+    A document keeps its name: the same content again changes nothing, changed content replaces the old. In folders, names that begin
+    with a dot, links that lead out of the folder, pipes and devices are skipped, and that is said.
 
     Examples:
         appliance docs add ./contracts --space legal
         appliance docs add report.pdf notes.docx --no-wait
     """
-    files = list(_files(paths))
+    picked = pick_files(paths)
+    for line in picked.skipped:
+        say(f"skipped: {line}")
+    files = picked.files
     if not files:
         raise ApplianceError("invalid_request", "no files there", hint="name files, or folders that hold files")
     with box_client() as box:
@@ -73,6 +83,8 @@ def add_files(box: BoxClient, files: list[tuple[Path, str]], space: str, *, wait
 
 def _upload(box: BoxClient, path: Path, name: str, space: str) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for whoever writes to it
+            return _refused(name, "invalid_request", f"{path} is not a plain file", "name files, or folders that hold files")
         row = box.upload(path, space, name)
     except OSError as exc:
         return _refused(name, "invalid_request", f"cannot read {path}: {exc.strerror}", "check the file")
@@ -103,18 +115,6 @@ def _settle(box: BoxClient, waiting: dict[str, dict[str, Any]]) -> Iterator[str]
             time.sleep(_POLL_SECONDS)
 
 
-def _files(paths: list[Path]) -> Iterator[tuple[Path, str]]:
-    """Files with the name each gets in the box: its path below the named folder, ``/`` written ``__``."""
-    for path in paths:
-        if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-                if file.is_file() and not hidden:
-                    yield file, "__".join(file.relative_to(path).parts)
-        else:
-            yield path, path.name
-
-
 def _code(row: dict[str, Any]) -> str:
     code = (row.get("error") or {}).get("code", "internal")
     return code if code in OUTCOMES else "internal"
@@ -123,16 +123,16 @@ def _code(row: dict[str, Any]) -> str:
 def _report(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         document = row.get("document") or {}
-        facts = f"{document['chunks']} passages" if document.get("chunks") else ""
-        print(f"{row['outcome']:<10} {row['name']}  {facts}".rstrip())
+        facts = plural(document["chunks"], "passage") if document.get("chunks") else ""
+        print(f"{row['outcome']:<10} {row['name']}  {facts}".rstrip(), flush=True)  # before what stderr says of it
         for warning in document.get("warnings") or []:
             page = f"page {warning['page']}: " if warning.get("page") else ""
-            print(f"  warning: {page}{warning['message']}", file=sys.stderr)
+            say(f"  warning: {row['name']}: {page}{warning['message']}")
         error = row.get("error")
         if error:
-            print(f"  error: {error['message']} ({error['code']})", file=sys.stderr)
+            say(f"  error: {row['name']}: {error['message']} ({error['code']})")
             if error.get("hint"):
-                print(f"  hint: {error['hint']}", file=sys.stderr)
+                say(f"  hint: {error['hint']}")
 
 
 @app.command("list")
@@ -151,12 +151,8 @@ def list_documents(
         for document in documents:
             print(orjson.dumps(document).decode())
         return
-    table = Table("space", "name", "status", "pages", "passages", "with vector")
-    table.add_column("id", no_wrap=True, min_width=36)
-    for document in documents:
-        counts = (str(document[field] if document[field] is not None else "") for field in ("pages", "chunks", "embedded_chunks"))
-        table.add_row(document["space"], document["name"], document["status"], *counts, document["id"])
-    Console().print(table)
+    fields = {"space": "space", "name": "name", "status": "status", "pages": "pages", "passages": "chunks", "with vector": "embedded_chunks", "id": "id"}
+    print_rows([{title: document[field] for title, field in fields.items()} for document in documents], as_json=False)
 
 
 def _all(box: BoxClient, space: str | None) -> Iterator[dict[str, Any]]:
@@ -170,19 +166,65 @@ def _all(box: BoxClient, space: str | None) -> Iterator[dict[str, Any]]:
 
 
 @app.command("show")
-def show(document_id: str, text: Annotated[bool, typer.Option("--text", help="print its Markdown text")] = False) -> None:
-    """Show one document as JSON, or its text as search sees it."""
+def show(
+    document: Annotated[str, typer.Argument(help="id from `appliance docs list`, or a name that only one document has")],
+    space: Annotated[str | None, typer.Option(help="look for the name in this space only")] = None,
+    text: Annotated[bool, typer.Option("--text", help="print its Markdown text")] = False,
+    json: Annotated[bool, typer.Option("--json", help="the default: JSON; with --text the text and its pages as JSON")] = False,
+) -> None:
+    """Show one document as JSON, or its text as search sees it.
+
+    Examples:
+        appliance docs show supply_contract.pdf --space legal
+        appliance docs show supply_contract.pdf --text
+    """
     with box_client() as box:
-        if text:
-            print(box.get(f"/api/documents/{document_id}/text")["text"])
-        else:
-            print(orjson.dumps(box.get(f"/api/documents/{document_id}"), option=orjson.OPT_INDENT_2).decode())
+        found = _find(box, document, space)
+        if not text:
+            print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+            return
+        content = box.get(f"/api/documents/{found['id']}/text")
+        print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() if json else content["text"])
 
 
 @app.command("remove")
-def remove(document_ids: Annotated[list[str], typer.Argument(help="ids from `appliance docs list`")]) -> None:
-    """Delete documents for good: text, originals, and every index entry."""
+def remove(
+    documents: Annotated[list[str], typer.Argument(help="ids from `appliance docs list`, or names that only one document has")],
+    space: Annotated[str | None, typer.Option(help="look for the names in this space only")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Delete documents for good: text, originals, and every index entry. When one of them is not found, none is deleted.
+
+    Examples:
+        appliance docs remove old_contract.pdf --space legal
+        appliance docs remove 6f1c2a52-7f0e-4a52-9d0f-0c2f5b7c1a11 --json
+    """
     with box_client() as box:
-        for document_id in document_ids:
+        found = {row["id"]: row for row in [_find(box, document, space) for document in documents]}
+        for document_id, row in found.items():
             box.delete(f"/api/documents/{document_id}")
-            print(f"removed    {document_id}")
+            facts = {"id": document_id, "space": row["space"], "name": row["name"], "outcome": "removed"}
+            print(orjson.dumps(facts).decode() if json else f"removed    {row['name']}  ({document_id})", flush=True)
+
+
+def _find(box: BoxClient, wanted: str, space: str | None) -> dict[str, Any]:
+    """The document with this id, else the only one with this name.
+
+    Raises:
+        ApplianceError: ``not_found``; ``conflict`` when several documents have the name.
+    """
+    try:
+        by_id: dict[str, Any] = box.get(f"/api/documents/{quote(wanted, safe='')}")
+    except ApplianceError as exc:
+        if exc.code not in {"not_found", "invalid_request"}:
+            raise
+    else:
+        return by_id
+    named = [document for document in _all(box, space) if document["name"] == wanted]
+    if not named:
+        where = f" in space {space}" if space else ""
+        raise ApplianceError("not_found", f"no document {wanted!r}{where}", hint="see: appliance docs list")
+    if len(named) > 1:
+        ways = "; ".join(f"{document['space']}: {document['id']}" for document in named)
+        raise ApplianceError("conflict", f"{plural(len(named), 'document')} have the name {wanted}", hint=f"add --space, or name the id ({ways})")
+    return named[0]

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Annotated, Any, Final
+from ipaddress import ip_address
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
-import httpx
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from appliance.cli.demo import load_demo
+from appliance.cli.start import read_report, start_detached, warn_of_degraded, warn_when_ready
 from appliance.home import Home, RunningBox
+from appliance.identity.console import say
 from appliance.kit.errors import ApplianceError
 from appliance.kit.offline import seal_environment
 
-_START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
-talk = Console(stderr=True, highlight=False)
 
 
 def up(
+    context: typer.Context,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="port; 0 takes a free one")] = 8080,
     detach: Annotated[bool, typer.Option("--detach", help="return when /readyz is green")] = False,
@@ -41,62 +44,63 @@ def up(
     home = Home.default()
     running = home.running()
     if running is not None:
-        talk.print(f"the box of {home.path} runs already")
-        _welcome(home, running)
+        given = {name for name in ("host", "port") if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+        _meet(home, running, {name: value for name, value in (("host", host), ("port", port)) if name in given}, demo=demo)
         return
     home.create()
     seal_environment(home.path)
+    if not _is_loopback(host):
+        say(f"warning: {host} is open to the network, and passwords travel there in clear HTTP; put a TLS proxy in front, or use 127.0.0.1")
     command = [sys.executable, "-m", "services.allinone", "--host", host, "--port", str(port)]
     if not detach and not demo:
         os.environ["APPLIANCE_HOME"] = str(home.path)
         os.environ["APPLIANCE_WELCOME"] = "1"
+        warn_when_ready(home, os.getpid())
         os.execv(sys.executable, command)  # noqa: S606 - our own interpreter and module: the box takes this process over
     started = time.monotonic()
-    process = _spawn(home, command)
-    box = _wait_until_ready(home, process)
-    talk.print(f"ready in {time.monotonic() - started:.1f} s")
+    box = start_detached(home, command)
+    say(f"ready in {time.monotonic() - started:.1f} s")
+    if demo:
+        load_demo()
+    _welcome(home, box.running)
+    if not detach:
+        _follow(box.process)
+
+
+def _meet(home: Home, box: RunningBox, given: dict[str, object], *, demo: bool) -> None:
+    """A box runs already: say what of the call it cannot take over, load the demo, show the way in."""
+    say(f"the box of {home.path} runs already")
+    address = urlsplit(box.url)
+    ignored = [f"--{name} {value}" for name, value in given.items() if str(value) != str(getattr(address, {"host": "hostname"}.get(name, name)))]
+    if ignored:
+        say(f"warning: ignored: {' '.join(ignored)} (it stays at {box.url}; stop it first with: appliance down)")
     if demo:
         load_demo()
     _welcome(home, box)
-    if not detach:
-        _follow(process)
 
 
-def _spawn(home: Home, command: list[str]) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "APPLIANCE_HOME": str(home.path)}
-    with (home.logs / "box.err").open("ab") as errors:
-        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True)
-
-
-def _wait_until_ready(home: Home, process: subprocess.Popen[bytes]) -> RunningBox:
-    """Wait for a green ``/readyz``; say why when the box does not come."""
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ApplianceError("unavailable", "the box ended while it started", hint=_last_words(home.logs))
-        box = home.running()
-        if box is not None and box.pid == process.pid and _ready(box):
-            return box
-        time.sleep(0.05)
-    raise ApplianceError("unavailable", f"the box is not ready after {_START_SECONDS:.0f} s", hint=f"see {home.logs} and: appliance doctor")
-
-
-def _ready(box: RunningBox) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
-        return httpx.get(box.url + "/readyz", timeout=5, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
-def _last_words(logs: Path) -> str:
-    try:
-        lines = (logs / "box.err").read_text(errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    for line in reversed(lines):
-        if line.startswith("error:"):
-            return line
-    return lines[-1][:500] if lines else f"see {logs}"
+def _welcome(home: Home, box: RunningBox) -> None:
+    say("\n".join(welcome_lines(home, box.url)))
+    warn_of_degraded(read_report(box))
+
+
+def welcome_lines(home: Home, url: str) -> list[str]:
+    """What a newcomer needs: the address, how to log in, what to try. Paths are quoted for the shell and never wrapped."""
+    return [
+        "",
+        f"  The box is ready:  {url}",
+        f"  Log in as          admin   (password: cat {shlex.quote(str(home.admin_password))})",
+        f"  For scripts        API key in {shlex.quote(str(home.admin_key))}",
+        '  Try                appliance docs add FILE_OR_FOLDER && appliance chat "your question"',
+        "",
+    ]
 
 
 def _follow(process: subprocess.Popen[bytes]) -> None:
@@ -109,40 +113,23 @@ def _follow(process: subprocess.Popen[bytes]) -> None:
         process.wait(_STOP_SECONDS)
 
 
-def _welcome(home: Home, box: RunningBox) -> None:
-    for line in welcome_lines(home, box.url):
-        talk.print(line)
-
-
-def welcome_lines(home: Home, url: str) -> list[str]:
-    """What a newcomer needs: the address, how to log in, what to try."""
-    return [
-        "",
-        f"  The box is ready:  {url}",
-        f"  Log in as          admin   (password: cat {home.admin_password})",
-        f"  For scripts        API key in {home.admin_key}",
-        '  Try                appliance docs add FILE_OR_FOLDER && appliance chat "your question"',
-        "",
-    ]
-
-
 def down() -> None:
     """Stop the box of $APPLIANCE_HOME; what it acknowledged is on disk already."""
     home = Home.default()
     box = home.running()
     if box is None:
-        talk.print(f"no box serves {home.path}")
+        say(f"no box serves {home.path}")
         return
     os.kill(box.pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_SECONDS
     while box.alive:
         if time.monotonic() > deadline:
-            talk.print("it does not stop; killing it (nothing acknowledged is lost)")
+            say("it does not stop; killing it (nothing acknowledged is lost)")
             os.kill(box.pid, signal.SIGKILL)
             deadline += _STOP_SECONDS
         time.sleep(0.05)
     home.withdraw()
-    talk.print("stopped")
+    say("stopped")
 
 
 def status(json: Annotated[bool, typer.Option("--json", help="print /readyz as JSON")] = False) -> None:
@@ -151,14 +138,16 @@ def status(json: Annotated[bool, typer.Option("--json", help="print /readyz as J
     box = home.running()
     if box is None:
         raise ApplianceError("unavailable", f"no box serves {home.path}", hint="start it with: appliance up")
-    answer = httpx.get(box.url + "/readyz", timeout=10, trust_env=False)
-    report: dict[str, Any] = answer.json()
+    report = read_report(box)
+    if report is None:
+        raise ApplianceError("unavailable", f"process {box.pid} does not answer at {box.url}", hint="appliance doctor says what to do")
     if json:
         print(orjson.dumps({"url": box.url, "pid": box.pid, **report}).decode())
     else:
         table = Table("check", "ok", "detail")
         for name, check in report.get("checks", {}).items():
-            table.add_row(name, "yes" if check["ok"] else "NO", str(check.get("detail", "")))
+            table.add_row(name, "yes" if check["ok"] else "NO", escape(str(check.get("detail", ""))))
         Console().print(table)
-    if answer.status_code != 200:
+    warn_of_degraded(report)
+    if not all(check["ok"] for check in report.get("checks", {}).values()):
         raise ApplianceError("unavailable", "the box is not ready", hint="appliance doctor says what to do")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +51,36 @@ def test_a_command_for_a_box_that_does_not_run_says_how_to_start_it(tmp_path: Pa
     done = appliance(tmp_path, "docs", "list")
     assert done.returncode == 40
     assert "hint: start it with: appliance up" in done.stderr
+
+
+def test_a_port_that_is_taken_is_the_error_itself(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        done = appliance(tmp_path / "home", "up", "--detach", "--port", str(other.getsockname()[1]))
+    assert done.returncode == 40
+    assert "error: cannot listen on 127.0.0.1" in done.stderr
+    assert "PORT=" in done.stderr
+
+
+def test_a_home_with_a_space_in_its_name_from_start_to_stop(tmp_path: Path) -> None:
+    home = tmp_path / ("a rather long name of a folder " * 4).strip() / "home"
+    started = appliance(home, "up", "--detach", "--port", "0")
+    try:
+        assert started.returncode == 0, started.stderr
+        assert f"cat '{home}/admin.password'" in started.stderr
+        assert "warning: encoder is degraded" in started.stderr  # no model was set up
+        again = appliance(home, "up", "--port", "1")
+        assert again.returncode == 0
+        assert "warning: ignored: --port 1" in again.stderr
+        status = appliance(home, "status", "--json")
+        assert status.returncode == 0
+        assert json.loads(status.stdout)["checks"]["encoder"]["detail"].startswith("degraded")
+        assert "warning: encoder" in status.stderr
+    finally:
+        assert appliance(home, "down").returncode == 0
+    loose = [path for path in home.rglob("*") if path.stat().st_mode & 0o077 and ".pub." not in path.name]
+    assert not loose
+    (home / "keys" / "audit.key.pem").unlink()
+    refused = appliance(home, "up", "--detach", "--port", "0")
+    assert refused.returncode == 34
+    assert "error: the audit key is missing" in refused.stderr
+    assert "restore keys/ from a backup" in refused.stderr
