@@ -142,15 +142,37 @@ class Directory:
         name, title = domain.space_name(name), domain.title(title or name)
         await self._require_admin(actor, "space.add", f"space:{name}")
         async with self._changing(actor, "space.add", f"space:{name}") as rows:
+            if name in await rows.retired_spaces():
+                raise ApplianceError(
+                    "conflict",
+                    "a removed space had this name and its documents are still being removed",
+                    hint="try again in a moment; the box removes them while it runs, so start it if it is down",
+                )
             await rows.add_space(name, title, int(self._now()))
         return Space(name, title, SpaceRole.OWNER)
 
     async def remove_space(self, actor: Principal, name: str) -> None:
-        """Remove a space and its memberships (administrators). Its documents are the caller's business, beforehand."""
+        """Remove a space and its memberships (administrators); the name stays taken until the box has deleted its documents."""
         await self._require_admin(actor, "space.remove", f"space:{name}")
         async with self._changing(actor, "space.remove", f"space:{name}") as rows:
             if not await rows.remove_space(name):
                 raise not_found(f"space {name!r}")
+            await rows.retire_space(name, int(self._now()))
+
+    async def has_space(self, name: str) -> bool:
+        """For services of this box, about no actor's rights: whether the space is there now, read from the database."""
+        async with self._store.view() as rows:
+            return await rows.has_space(name)
+
+    async def retired_spaces(self) -> list[str]:
+        """For the box: names of removed spaces whose documents are still to be deleted."""
+        async with self._store.view() as rows:
+            return await rows.retired_spaces()
+
+    async def release_space_name(self, name: str) -> None:
+        """For the box: nothing of the removed space is left, its name may be taken again."""
+        async with self._store.change(alters_principals=False) as rows:
+            await rows.forget_retired_space(name)
 
     async def members(self, actor: Principal, space: str) -> list[Member]:
         """Who belongs to a space (its owners)."""

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from appliance.identity.domain import Member, User
 from appliance.identity.keys import ApiKey
 from appliance.identity.principal import SpaceRole
-from appliance.identity.tables import generation, keys, members, refresh_tokens, spaces, users
+from appliance.identity.tables import generation, keys, members, refresh_tokens, retired_spaces, spaces, users
 from appliance.kit.errors import ApplianceError
 from appliance.kit.sql import reading, writing
 
@@ -105,6 +105,22 @@ class Rows:
     async def remove_space(self, name: str) -> bool:
         """Delete a space and its memberships; False when there was none."""
         return (await self._run(sa.delete(spaces).where(spaces.c.name == name))).rowcount > 0
+
+    async def has_space(self, name: str) -> bool:
+        """Whether a space of this name is there."""
+        return (await self._run(sa.select(spaces.c.name).where(spaces.c.name == name))).first() is not None
+
+    async def retire_space(self, name: str, retired_at: int) -> None:
+        """Remember the name of a removed space until its documents are gone."""
+        await self._run(sa.insert(retired_spaces).values(name=name, retired_at=retired_at))
+
+    async def retired_spaces(self) -> list[str]:
+        """Names whose documents are still to be deleted, oldest first."""
+        return list((await self._run(sa.select(retired_spaces.c.name).order_by(retired_spaces.c.retired_at))).scalars())
+
+    async def forget_retired_space(self, name: str) -> None:
+        """The name is free again."""
+        await self._run(sa.delete(retired_spaces).where(retired_spaces.c.name == name))
 
     async def memberships(self, user: str) -> dict[str, SpaceRole]:
         """Role by space of one user."""

@@ -34,6 +34,13 @@ spaces: Final = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
 )
 
+retired_spaces: Final = sa.Table(  # names of removed spaces whose documents are still to be deleted: nobody may take them yet
+    "identity_retired_spaces",
+    metadata,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("retired_at", sa.BigInteger, nullable=False),
+)
+
 members: Final = sa.Table(
     "identity_members",
     metadata,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from services.allinone.model_cards import CatalogCards
 from services.allinone.readiness import BoxReadiness
 from services.allinone.reranking import TextReranking
 from services.allinone.settings import BoxSettings
+from services.allinone.space_purger import SpacePurger
 from services.embed.bootstrap import open_encoder
 from services.embed.settings import EmbedSettings
 from services.gateway.app import create_app
@@ -90,8 +92,13 @@ async def open_box(home: Home, settings: AllSettings, catalog: ModelCatalog | No
             open_retrieval(
                 blobs=home.blobs, indexes=home.indexes, engine=engine, encoder=encoder, reranker=reranker,
                 preparer=WorkerPreparer(pool), settings=settings.retrieval, record=_recorder(audit),
+                space_exists=identity.directory.has_space,
             )
         )  # fmt: skip
+        purger = SpacePurger(identity.directory, retrieval.documents.purge)
+        await purger.purge_retired()  # before the first request
+        purging = asyncio.create_task(purger.run())
+        stack.push_async_callback(_end, purging)
         built = await build_chat_models(catalog.of_kind("llm"), settings.llm, retrieval.text_index, encoder, stack)
         models = {model.alias: ServedModel(model.alias, model.model, model.needs_sources) for model in built}
         uploads = settings.gateway.upload_folder or home.uploads
@@ -103,7 +110,10 @@ async def open_box(home: Home, settings: AllSettings, catalog: ModelCatalog | No
                 threads=SqlAlchemyThreads(engine), usage=SqlAlchemyUsage(engine), models=CatalogCards(catalog),
                 encoder=encoder,
                 reranking=TextReranking(reranker, retrieval.text_index, encoder),
-                readiness=BoxReadiness(home, engine, retrieval, encoder, models, least_free_bytes=settings.box.least_free_bytes),
+                readiness=BoxReadiness(
+                    home, engine, retrieval, encoder, models, {**retrieval.tasks, "space_purge": purging},
+                    least_free_bytes=settings.box.least_free_bytes,
+                ),
                 page_folder=PAGE_FOLDER,
             ),
             settings.gateway.model_copy(update={"upload_folder": uploads}),
@@ -111,6 +121,11 @@ async def open_box(home: Home, settings: AllSettings, catalog: ModelCatalog | No
         await audit.append(actor="system:box", action="box.start", resource="box:self", outcome="ok")
         yield Box(app, identity, audit, retrieval, encoder)
         await audit.append(actor="system:box", action="box.stop", resource="box:self", outcome="ok")
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _recorder(audit: AuditLog) -> Record:

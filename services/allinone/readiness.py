@@ -30,10 +30,10 @@ class BoxReadiness:
 
     def __init__(
         self, home: Home, engine: AsyncEngine, retrieval: RetrievalService, encoder: Encoder,
-        models: Mapping[str, ServedModel], *, least_free_bytes: int,
+        models: Mapping[str, ServedModel], tasks: Mapping[str, asyncio.Task[None]], *, least_free_bytes: int,
     ) -> None:  # fmt: skip
         self._home, self._engine, self._retrieval, self._encoder = home, engine, retrieval, encoder
-        self._models, self._least_free_bytes = models, least_free_bytes
+        self._models, self._tasks, self._least_free_bytes = models, tasks, least_free_bytes
 
     async def checks(self) -> Mapping[str, Check]:
         """All checks at once."""
@@ -44,7 +44,7 @@ class BoxReadiness:
             "encoder": self._encode,
             "disk": self._disk,
         }
-        for name, task in self._retrieval.tasks.items():
+        for name, task in self._tasks.items():
             probes[f"task.{name}"] = _alive(task)
         for alias, served in self._models.items():
             probes[f"model.{alias}"] = self._model(served)

@@ -41,11 +41,11 @@ def space_routes(box: Dependencies) -> APIRouter:
             raise ApplianceError("forbidden", "only administrators remove spaces") if caller.may(space, SpaceRole.READER) else not_found("space")
         if not caller.may(space, SpaceRole.READER):
             raise not_found("space")
+        if not force and (await box.documents.counts([space])).get(space, 0):
+            raise ApplianceError("conflict", "the space has documents", hint="delete them first, or add ?force=true")
+        await box.directory.remove_space(caller, space)  # first: from here on nothing can come in; the box sweeps what did
         if force:
             await box.documents.clear(space, caller)
-        elif (await box.documents.counts([space])).get(space, 0):
-            raise ApplianceError("conflict", "the space has documents", hint="delete them first, or add ?force=true")
-        await box.directory.remove_space(caller, space)
 
     @router.get("/{space}/members", summary="Members (owners)")
     async def members(space: SpaceInPath, caller: Caller) -> MemberList:

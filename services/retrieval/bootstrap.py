@@ -14,6 +14,7 @@ from appliance.contracts.embed.v1.api import Encoder
 from appliance.contracts.rerank.v1.api import Reranker
 from services.retrieval.documents import DocumentService
 from services.retrieval.folder_blob_store import FolderBlobStore
+from services.retrieval.free_space import FreeSpace
 from services.retrieval.index_keeper import IndexKeeper
 from services.retrieval.ingest import Ingestor, Preparer
 from services.retrieval.presence import Presence
@@ -24,9 +25,14 @@ from services.retrieval.settings import RetrievalSettings
 from services.retrieval.sqlalchemy_catalogue import SqlCatalogue
 from services.retrieval.sqlalchemy_chunks import SqlChunks
 from services.retrieval.tantivy_text_index import TantivyTextIndex
+from services.retrieval.vector_index_start import close_vector_index, open_vector_index
 
 Record = Callable[[str, str, str, dict[str, object]], Awaitable[None]]
 """Audit hook: ``await record(action, document_id, space, detail)``, durable when it returns."""
+
+
+SpaceExists = Callable[[str], Awaitable[bool]]
+"""Whether documents may still come into a space; asked under the lock that :meth:`DocumentService.purge` takes too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +55,25 @@ class RetrievalService:
 @asynccontextmanager
 async def open_retrieval(
     *, blobs: Path, indexes: Path, engine: AsyncEngine, encoder: Encoder | None, reranker: Reranker | None,
-    preparer: Preparer, settings: RetrievalSettings, record: Record,
+    preparer: Preparer, settings: RetrievalSettings, record: Record, space_exists: SpaceExists,
 ) -> AsyncIterator[RetrievalService]:  # fmt: skip
     """Open both indexes, pay what a crash left owing, start background work; stop it at the end."""
     catalogue, chunks, blob_lock = SqlCatalogue(engine), SqlChunks(engine), asyncio.Lock()
     text = await asyncio.to_thread(TantivyTextIndex, indexes)
-    vectors = await asyncio.to_thread(QdrantVectorIndex, indexes, encoder.dimensions) if encoder else None
+    vectors = await asyncio.to_thread(open_vector_index, indexes, encoder.dimensions) if encoder else None
+    free_space = FreeSpace((blobs, indexes), settings.least_free_bytes)
     presence, board, store = Presence(catalogue), ProgressBoard(), FolderBlobStore(blobs)
-    keeper = IndexKeeper(chunks, text, vectors, encoder, presence, board)
+    keeper = IndexKeeper(chunks, text, vectors, encoder, presence, board, free_space)
     ingestor = Ingestor(
-        catalogue, store, preparer, keeper, presence, board, workers=settings.parser_processes, blob_lock=blob_lock, record=record
-    )
+        catalogue, store, preparer, keeper, presence, board, workers=settings.parser_processes, blob_lock=blob_lock, record=record, free_space=free_space,
+    )  # fmt: skip
     await keeper.reconcile()
+    await ingestor.sweep_blobs()
     tasks = {"ingest": asyncio.create_task(ingestor.run()), "embedder": asyncio.create_task(keeper.run_embedder())}
     try:
         yield RetrievalService(
             HybridSearch(chunks, text, vectors, encoder, reranker, presence, settings),
-            DocumentService(catalogue, store, ingestor, keeper, presence, board, blob_lock),
+            DocumentService(catalogue, store, ingestor, keeper, presence, board, blob_lock, free_space, space_exists),
             text, vectors, ingestor, presence, tasks,
         )  # fmt: skip
     finally:
@@ -74,4 +82,4 @@ async def open_retrieval(
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         await asyncio.to_thread(text.close)
         if vectors is not None:
-            await asyncio.to_thread(vectors.close)
+            await asyncio.to_thread(close_vector_index, vectors)

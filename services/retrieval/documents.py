@@ -6,7 +6,8 @@ A foreign document and an absent one raise the same ``not_found``; who may read 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from appliance.contracts.retrieval.v1.documents import (
 )
 from appliance.identity.principal import Principal, SpaceRole
 from appliance.kit.errors import ApplianceError, not_found
+from services.retrieval.free_space import FreeSpace
 from services.retrieval.index_keeper import IndexKeeper
 from services.retrieval.ingest import QUEUE_LIMIT, Ingestor
 from services.retrieval.parsing.detect import detect
@@ -40,9 +42,11 @@ class DocumentService:
     def __init__(
         self, catalogue: SqlCatalogue, blobs: BlobStore, ingestor: Ingestor, keeper: IndexKeeper,
         presence: Presence, board: ProgressBoard, blob_lock: asyncio.Lock,
+        free_space: FreeSpace, space_exists: Callable[[str], Awaitable[bool]],
     ) -> None:  # fmt: skip
         self._catalogue, self._blobs, self._ingestor, self._keeper = catalogue, blobs, ingestor, keeper
         self._presence, self._board, self._blob_lock = presence, board, blob_lock
+        self._free_space, self._space_exists = free_space, space_exists
 
     async def submit(self, upload: Upload, space: str, principal: Principal) -> Submitted:
         """See the contract."""
@@ -51,9 +55,13 @@ class DocumentService:
             raise ApplianceError("document_empty", f"{upload.name} is empty", hint="upload a file with content")
         if self._ingestor.depth >= QUEUE_LIMIT:
             raise ApplianceError("overloaded", "too many documents are waiting", hint="try again when some are done")
+        self._free_space.check()
         detected = await asyncio.to_thread(detect, upload.path, upload.name)
         async with self._blob_lock:  # a blob must not be swept between storing it and writing the row that uses it
             await self._blobs.put(upload.path, upload.sha256)
+            if not await self._space_exists(space):  # the principal may be older than the removal; a purge waits for this lock
+                await self._ingestor.drop_blobs_locked([upload.sha256])
+                raise not_found("space")
             pending, outcome = await self._catalogue.submit(space, upload.name, upload.sha256, upload.size_bytes, detected.media_type)
         if outcome != "unchanged":
             self._ingestor.enqueue(pending)
@@ -92,11 +100,30 @@ class DocumentService:
             removed += len(page)
         return removed
 
+    async def purge(self, space: str) -> int:
+        """Delete every document of a space that is no more; how many there were. For the box itself: nobody's rights are checked.
+
+        After this returns nothing can come in: ``submit`` asks under the same lock whether the space exists.
+        """
+        async with self._blob_lock:
+            document_ids = await self._catalogue.ids_in(space)
+            digests = await self._forget(document_ids)
+        if document_ids:
+            await self._settle(digests)
+        return len(document_ids)
+
     async def _remove(self, document_ids: Sequence[str]) -> None:
+        await self._settle(await self._forget(document_ids))
+
+    async def _forget(self, document_ids: Sequence[str]) -> set[str]:
         digests: set[str] = set()
         for document_id in document_ids:
             digests.update(await self._catalogue.delete(document_id))
             self._board.settle(document_id)
+        return digests
+
+    async def _settle(self, digests: set[str]) -> None:
+        """Let the indexes and the blobs follow the catalogue."""
         await self._presence.refresh()
         await self._keeper.collect_garbage()
         await self._ingestor.drop_blobs(sorted(digests))
@@ -128,16 +155,17 @@ class DocumentService:
         """See the contract."""
         await self.get(document_id, principal)
         last: Progress | None = None
-        async for _ in self._board.changes(document_id):
-            document = await self._catalogue.get(document_id)
-            if document is None or not principal.may(document.space, SpaceRole.READER):
-                return
-            current = self._progress(document)
-            if current != last:
-                last = current
-                yield current
-            if current.status == "failed" or (current.status == "ready" and current.embedded_chunks >= current.chunks):
-                return
+        async with aclosing(self._board.changes(document_id)) as changes:
+            async for _ in changes:
+                document = await self._catalogue.get(document_id)
+                if document is None or not principal.may(document.space, SpaceRole.READER):
+                    return
+                current = self._progress(document)
+                if current != last:
+                    last = current
+                    yield current
+                if current.status == "failed" or (current.status == "ready" and current.embedded_chunks >= current.chunks):
+                    return
 
     def _progress(self, document: Document) -> Progress:
         posted = self._board.latest(document.id)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 from appliance.kit.errors import ApplianceError
 
 _BLOCK_BYTES: Final = 1 << 20
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class FolderBlobStore:
@@ -37,14 +39,18 @@ class FolderBlobStore:
         """See the port."""
         await asyncio.to_thread(self.path(sha256).unlink, missing_ok=True)
 
+    async def digests(self) -> list[str]:
+        """See the port."""
+        return await asyncio.to_thread(lambda: [path.name for path in self._folder.glob("??/*") if _DIGEST.fullmatch(path.name)])
+
     def _put(self, source: Path, sha256: str) -> None:
         target = self.path(sha256)
-        if target.exists():
-            return
         try:
-            temporary = self._copy(source, sha256)
-            target.parent.mkdir(exist_ok=True)
-            temporary.rename(target)
+            if not target.exists():
+                temporary = self._copy(source, sha256)
+                target.parent.mkdir(exist_ok=True)
+                temporary.rename(target)
+            # also when it was there: who renamed it may have been killed before these lines
             _sync_folder(target.parent)
             _sync_folder(self._folder)
         except OSError as exc:

@@ -17,6 +17,7 @@ from appliance.contracts.embed.v1.api import Encoder
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.retrieval.domain import IndexEntry
+from services.retrieval.free_space import FreeSpace
 from services.retrieval.presence import Presence
 from services.retrieval.progress import ProgressBoard
 from services.retrieval.qdrant_vector_index import QdrantVectorIndex
@@ -35,7 +36,7 @@ class IndexKeeper:
 
     def __init__(
         self, chunks: SqlChunks, text: TantivyTextIndex, vectors: QdrantVectorIndex | None, encoder: Encoder | None, presence: Presence,
-        board: ProgressBoard,
+        board: ProgressBoard, free_space: FreeSpace,
     ) -> None:  # fmt: skip
         self._chunks = chunks
         self._text = text
@@ -43,6 +44,7 @@ class IndexKeeper:
         self._encoder = encoder
         self._presence = presence
         self._board = board
+        self._free_space = free_space
         self._lock = asyncio.Lock()
         self._unembedded = asyncio.Event()
         self._unembedded.set()
@@ -68,6 +70,7 @@ class IndexKeeper:
 
     async def add_text(self, entries: Sequence[IndexEntry]) -> None:
         """Make chunks findable by BM25, in one index commit; durable when it returns."""
+        self._free_space.check()
         async with self._lock:
             there = await self._chunks.still_there([entry.chunk_id for entry in entries])
             await asyncio.to_thread(self._text.add, [entry for entry in entries if entry.chunk_id in there])
@@ -108,6 +111,7 @@ class IndexKeeper:
                 self._unembedded.set()
 
     async def _embed(self, batch: Sequence[Unembedded], encoder: Encoder, index: QdrantVectorIndex) -> None:
+        self._free_space.check()
         vectors = await encoder.embed([item.text for item in batch], background=True)
         async with self._lock:
             there = await self._chunks.still_there([item.entry.chunk_id for item in batch])

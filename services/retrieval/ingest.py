@@ -7,26 +7,30 @@ catalogue's ``queued`` rows, read again at start, so kill -9 at any step repeats
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from appliance.contracts.retrieval.v1.documents import DocumentError, DocumentStatus, Progress
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.retrieval import metrics
 from services.retrieval.domain import IndexEntry, PendingVersion, PreparedDocument
+from services.retrieval.free_space import FreeSpace
 from services.retrieval.index_keeper import IndexKeeper
+from services.retrieval.parsing.failures import FAILURE_CODES
 from services.retrieval.ports import BlobStore
 from services.retrieval.presence import Presence
 from services.retrieval.progress import ProgressBoard
 from services.retrieval.sqlalchemy_catalogue import SqlCatalogue
 
 log = get_logger(__name__)
+_Result = TypeVar("_Result")
 QUEUE_LIMIT: Final = 100_000
 _RETRY_SECONDS: Final = 2.0
+_LONGEST_RETRY_SECONDS: Final = 60.0
 _PUBLISH_DOCUMENTS: Final = 128
 
 
@@ -52,11 +56,12 @@ class Ingestor:
     def __init__(
         self, catalogue: SqlCatalogue, blobs: BlobStore, preparer: Preparer, keeper: IndexKeeper,
         presence: Presence, board: ProgressBoard, *, workers: int, blob_lock: asyncio.Lock,
-        record: Callable[[str, str, str, dict[str, object]], Awaitable[None]],
+        record: Callable[[str, str, str, dict[str, object]], Awaitable[None]], free_space: FreeSpace,
     ) -> None:  # fmt: skip
         self._catalogue, self._blobs, self._preparer, self._keeper = catalogue, blobs, preparer, keeper
         self._presence, self._board, self._workers, self._blob_lock = presence, board, workers, blob_lock
-        self._record = record
+        self._record, self._free_space = record, free_space
+        self._attempts: dict[PendingVersion, int] = {}
         self._queue: asyncio.Queue[PendingVersion] = asyncio.Queue()
         self._stored: asyncio.Queue[_Stored] = asyncio.Queue(_PUBLISH_DOCUMENTS)
 
@@ -72,7 +77,7 @@ class Ingestor:
 
     async def run(self) -> None:
         """Work for ever; cancel to stop."""
-        for pending in await self._catalogue.pending():
+        for pending in await _until_done(self._catalogue.pending):
             self.enqueue(pending)
         async with asyncio.TaskGroup() as group:
             for _ in range(self._workers):
@@ -90,6 +95,11 @@ class Ingestor:
                     await self._stored.put(stored)
 
     async def _prepared(self, pending: PendingVersion) -> _Stored | None:
+        if not await self._catalogue.is_wanted(pending):
+            self._attempts.pop(pending, None)
+            return None
+        self._free_space.check()
+
         def on_progress(done: int, pages: int | None) -> None:
             self._post(pending, "parsing", done, pages)
 
@@ -107,22 +117,34 @@ class Ingestor:
             while len(batch) < _PUBLISH_DOCUMENTS and not self._stored.empty():
                 batch.append(self._stored.get_nowait())
             async with self._refusing([item.pending for item in batch]):
-                await self._publish(batch)
+                published, replaced = await self._publish(batch)
+                await self._published(batch, published, replaced)
 
-    async def _publish(self, batch: Sequence[_Stored]) -> None:
+    async def _publish(self, batch: Sequence[_Stored]) -> tuple[list[PendingVersion], list[str]]:
         with metrics.ingest_seconds.labels("publish").time():
             await self._keeper.add_text([entry for item in batch for entry in item.entries])
-            published, replaced = await self._catalogue.publish([item.pending for item in batch])
-            await self._presence.refresh()
+            return await self._catalogue.publish([item.pending for item in batch])
+
+    async def _published(self, batch: Sequence[_Stored], published: Sequence[PendingVersion], replaced: list[str]) -> None:
+        """What follows publication. It raises nothing: these documents are live, so nothing may call them failed."""
         self._keeper.wake_embedder()
+        await _until_done(self._presence.refresh)
         metrics.documents_total.labels("ready").inc(len(published))
         if replaced:
-            await self._keeper.collect_garbage()
-            await self.drop_blobs(replaced)
+            await self._attempt(self._keeper.collect_garbage())
+            await self._attempt(self.drop_blobs(replaced))
         chunks = {item.pending: len(item.entries) for item in batch}
-        await asyncio.gather(*(self._note("document.indexed", item, {"chunks": chunks[item]}) for item in published))
+        await asyncio.gather(*(self._attempt(self._note("document.indexed", item, {"chunks": chunks[item]})) for item in published))
         for item in batch:
+            self._attempts.pop(item.pending, None)
             self._board.settle(item.pending.document_id)
+
+    async def _attempt(self, work: Coroutine[object, object, None]) -> None:
+        """Do what can be done later too (garbage, unused blobs) or not at all (a record in a log that cannot be written)."""
+        try:
+            await work
+        except Exception:
+            log.exception("ingest_follow_up_failed")
 
     @asynccontextmanager
     async def _refusing(self, batch: Sequence[PendingVersion]) -> AsyncIterator[None]:
@@ -132,30 +154,73 @@ class Ingestor:
         except ApplianceError as exc:
             for pending in batch:
                 await self._failed(pending, exc)
-        except Exception as exc:
+        except Exception:  # a disk, an index, a bug: ours, not the document's
             log.exception("ingest_crashed", document_ids=[pending.document_id for pending in batch])
             for pending in batch:
-                await self._failed(pending, ApplianceError("internal", "the document could not be processed", hint="see the log"), exc)
+                self._postpone(pending, "internal")
 
     async def drop_blobs(self, digests: list[str]) -> None:
         """Forget bytes that no version uses any more."""
         async with self._blob_lock:
-            for digest in await self._catalogue.unreferenced(digests):
-                await self._blobs.remove(digest)
+            await self.drop_blobs_locked(digests)
 
-    async def _failed(self, pending: PendingVersion, error: ApplianceError, cause: Exception | None = None) -> None:
-        if error.code in {"disk_full", "unavailable", "cancelled"}:  # ours, not the document's: it stays queued
-            log.warning("ingest_postponed", document_id=pending.document_id, code=error.code)
-            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self.enqueue, pending)
+    async def drop_blobs_locked(self, digests: Sequence[str]) -> None:
+        """The same for who holds the lock."""
+        for digest in await self._catalogue.unreferenced(digests):
+            await self._blobs.remove(digest)
+
+    async def sweep_blobs(self) -> None:
+        """Remove blobs that no version uses: a crash came between a row and its bytes. Run once at start."""
+        try:
+            async with self._blob_lock:
+                used = await self._catalogue.digests()
+                unused = [digest for digest in await self._blobs.digests() if digest not in used]
+                for digest in unused:
+                    await self._blobs.remove(digest)
+        except OSError:
+            log.exception("blob_sweep_failed")
+        else:
+            if unused:
+                log.info("blobs_swept", blobs=len(unused))
+
+    async def _failed(self, pending: PendingVersion, error: ApplianceError) -> None:
+        """Refuse what the document itself is to blame for; postpone everything else, also when the refusal cannot be recorded."""
+        if error.code not in FAILURE_CODES:
+            self._postpone(pending, error.code)
+            return
+        try:
+            fallback = await self._catalogue.fail(pending, DocumentError(error.code, error.message, error.hint))
+        except Exception:
+            log.exception("refusal_not_recorded", document_id=pending.document_id)
+            self._postpone(pending, "internal")
             return
         metrics.documents_total.labels("failed").inc()
-        log.info("document_refused", document_id=pending.document_id, code=error.code, cause=repr(cause) if cause else None)
-        await self._catalogue.fail(pending, DocumentError(error.code, error.message, error.hint))
+        log.info("document_refused", document_id=pending.document_id, code=error.code)
+        self._attempts.pop(pending, None)
         self._board.settle(pending.document_id)
-        await self._note("document.failed", pending, {"code": error.code})
+        if fallback is not None:
+            self.enqueue(fallback)
+        await self._attempt(self._note("document.failed", pending, {"code": error.code}))
+
+    def _postpone(self, pending: PendingVersion, code: str) -> None:
+        """Try again later, less and less often; the row in the catalogue stays queued meanwhile."""
+        attempts = self._attempts[pending] = self._attempts.get(pending, 0) + 1
+        delay = min(_RETRY_SECONDS * 2 ** min(attempts - 1, 10), _LONGEST_RETRY_SECONDS)
+        log.warning("ingest_postponed", document_id=pending.document_id, code=code, attempts=attempts, seconds=delay)
+        asyncio.get_running_loop().call_later(delay, self.enqueue, pending)
 
     async def _note(self, action: str, pending: PendingVersion, detail: dict[str, object]) -> None:
         await self._record(action, pending.document_id, pending.space, {"version": pending.version, **detail})
 
     def _post(self, pending: PendingVersion, status: DocumentStatus, done: int, pages: int | None) -> None:
         self._board.post(pending.document_id, Progress(status, done, pages, 0, 0))
+
+
+async def _until_done(work: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Repeat what must succeed before anything else makes sense."""
+    while True:
+        try:
+            return await work()
+        except Exception:
+            log.exception("ingest_waits")
+            await asyncio.sleep(_RETRY_SECONDS)

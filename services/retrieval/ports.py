@@ -76,6 +76,10 @@ class BlobStore(Protocol):
         """Where the bytes lie (a local file that parsers may open)."""
         ...
 
+    async def digests(self) -> list[str]:
+        """Everything that is stored."""
+        ...
+
     async def remove(self, sha256: str) -> None:
         """Forget the bytes; a no-op when they are not there."""
         ...

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 from appliance.contracts.retrieval.v1.documents import Progress
 
@@ -13,7 +14,7 @@ class ProgressBoard:
 
     def __init__(self) -> None:
         self._latest: dict[str, Progress] = {}
-        self._changed: dict[str, asyncio.Event] = {}
+        self._watching: dict[str, set[asyncio.Event]] = {}
 
     def post(self, document_id: str, progress: Progress) -> None:
         """Publish the state of a document."""
@@ -34,17 +35,22 @@ class ProgressBoard:
         self._wake(document_id)
 
     def _wake(self, document_id: str) -> None:
-        event = self._changed.pop(document_id, None)
-        if event is not None:
+        for event in self._watching.get(document_id, ()):
             event.set()
 
-    async def changes(self, document_id: str, *, poll_seconds: float = 1.0) -> AsyncIterator[None]:
+    async def changes(self, document_id: str, *, poll_seconds: float = 1.0) -> AsyncGenerator[None]:
         """Yield at once, after every change, and every ``poll_seconds`` (a change may come from elsewhere)."""
-        while True:
-            event = self._changed.setdefault(document_id, asyncio.Event())
-            yield
-            try:
-                async with asyncio.timeout(poll_seconds):
-                    await event.wait()
-            except TimeoutError:
-                continue
+        event = asyncio.Event()
+        self._watching.setdefault(document_id, set()).add(event)
+        try:
+            while True:
+                event.clear()
+                yield
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(poll_seconds):
+                        await event.wait()
+        finally:
+            watching = self._watching[document_id]
+            watching.discard(event)
+            if not watching:
+                del self._watching[document_id]

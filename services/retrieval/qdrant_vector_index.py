@@ -23,25 +23,40 @@ EXACT_UP_TO_CHUNKS: Final = 50_000
 _HNSW_EF: Final = 128  # recall@50 against exact search is checked by the search benchmark
 _SCHEMA_FOLDER: Final = "qdrant-1"
 _UPSERT_POINTS: Final = 500
-_FIELDS: Final = ("space", "document_id", "media_type", "language")
+FIELDS: Final = ("space", "document_id", "media_type", "language")
+
+
+def shard_folder(indexes: Path, dimensions: int) -> Path:
+    """Where in ``indexes`` vectors of this size lie."""
+    return indexes / f"{_SCHEMA_FOLDER}-{dimensions}"
+
+
+def shard_config(dimensions: int) -> qe.EdgeConfig:
+    """How the engine keeps vectors of this size."""
+    return qe.EdgeConfig(
+        vectors=qe.EdgeVectorParams(dimensions, qe.Distance.Dot),  # vectors are unit length: dot = cosine
+        optimizers=qe.EdgeOptimizersConfig(indexing_threshold=EXACT_UP_TO_CHUNKS * dimensions * 4 // 1024),  # KiB of vectors
+    )
 
 
 class QdrantVectorIndex:
     """Implements ``VectorIndex``. Updates are serialised here; searches run in any thread."""
 
     def __init__(self, folder: Path, dimensions: int) -> None:
-        self._folder = folder / f"{_SCHEMA_FOLDER}-{dimensions}"
+        self._folder = shard_folder(folder, dimensions)
         self._dimensions = dimensions
         self._lock = threading.Lock()
         self._shard = self._open()
         self._graph_ready = False
         self._refresh_graph_state()
 
+    @property
+    def folder(self) -> Path:
+        """Where the engine keeps its files."""
+        return self._folder
+
     def _open(self) -> qe.EdgeShard:
-        config = qe.EdgeConfig(
-            vectors=qe.EdgeVectorParams(self._dimensions, qe.Distance.Dot),  # vectors are unit length: dot = cosine
-            optimizers=qe.EdgeOptimizersConfig(indexing_threshold=EXACT_UP_TO_CHUNKS * self._dimensions * 4 // 1024),  # KiB of vectors
-        )
+        config = shard_config(self._dimensions)
         if self._folder.exists():
             try:
                 return qe.EdgeShard.load(str(self._folder), config)
@@ -49,7 +64,7 @@ class QdrantVectorIndex:
                 shutil.rmtree(self._folder)
         self._folder.mkdir(parents=True)
         shard = qe.EdgeShard.create(str(self._folder), config)
-        for field in _FIELDS:
+        for field in FIELDS:
             shard.update(qe.UpdateOperation.create_field_index(field, qe.PayloadSchemaType.Keyword))
         shard.flush()
         return shard
@@ -60,7 +75,7 @@ class QdrantVectorIndex:
             for begin in range(0, len(entries), _UPSERT_POINTS):
                 part = entries[begin : begin + _UPSERT_POINTS]
                 points = [
-                    qe.Point(entry.chunk_id, vector.tolist(), {field: getattr(entry, field) for field in _FIELDS})
+                    qe.Point(entry.chunk_id, vector.tolist(), {field: getattr(entry, field) for field in FIELDS})
                     for entry, vector in zip(part, vectors[begin : begin + _UPSERT_POINTS], strict=True)
                 ]
                 self._shard.update(qe.UpdateOperation.upsert_points(points))

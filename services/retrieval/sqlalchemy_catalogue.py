@@ -33,6 +33,12 @@ from services.retrieval.tables import chunks, documents, garbage, versions
 
 _INSERT_ROWS = 500
 QUEUED, READY, FAILED = "queued", "ready", "failed"
+_WANTED = (  # the version to work on: a refused replacement must not take an older accepted version with it
+    sa.select(sa.func.max(versions.c.version))
+    .where(versions.c.document_id == documents.c.id, versions.c.version > documents.c.live_version, sa.not_(versions.c.failed))
+    .correlate(documents)
+    .scalar_subquery()
+)
 
 
 class SqlCatalogue:
@@ -55,8 +61,7 @@ class SqlCatalogue:
                 )
             else:
                 newest = await _version(connection, row.id, row.newest_version)
-                same = newest is not None and newest.sha256 == sha256
-                if same and row.status != FAILED:
+                if newest is not None and newest.sha256 == sha256 and not newest.failed:
                     return PendingVersion(row.id, row.newest_version, space, name, sha256, media_type), "unchanged"
                 document_id, version, outcome = row.id, row.newest_version + 1, "replaced"
                 await connection.execute(
@@ -69,24 +74,20 @@ class SqlCatalogue:
 
     async def pending(self) -> list[PendingVersion]:
         """Versions that wait, oldest first."""
-        newest = sa.and_(versions.c.document_id == documents.c.id, versions.c.version == documents.c.newest_version)
-        statement = (
-            sa.select(documents.c.id, versions.c.version, documents.c.space, documents.c.name, versions.c.sha256, versions.c.media_type)
-            .join(versions, newest)
-            .where(documents.c.status == QUEUED)
-            .order_by(documents.c.updated_at, documents.c.id)
-        )
+        statement = _pending().where(documents.c.status == QUEUED).order_by(documents.c.updated_at, documents.c.id)
         async with reading(self._engine) as connection:
             return [PendingVersion(*row) for row in (await connection.execute(statement)).all()]
+
+    async def is_wanted(self, pending: PendingVersion) -> bool:
+        """Whether this version should still be worked on: not superseded, published, refused or deleted."""
+        async with reading(self._engine) as connection:
+            return await _is_wanted(connection, pending)
 
     async def store(self, pending: PendingVersion, prepared: PreparedDocument) -> list[IndexEntry] | None:
         """Store text and chunks of a version that is not live yet; None when it was superseded or deleted meanwhile."""
         values = await asyncio.to_thread(_version_values, prepared)  # compresses up to 20 MB of text
         async with writing(self._engine) as connection:
-            newest = (
-                await connection.execute(sa.select(documents.c.newest_version).where(documents.c.id == pending.document_id))
-            ).scalar()
-            if newest != pending.version:
+            if not await _is_wanted(connection, pending):
                 return None
             await _discard_chunks(connection, sa.and_(chunks.c.document_id == pending.document_id, chunks.c.version == pending.version))
             await connection.execute(
@@ -133,8 +134,13 @@ class SqlCatalogue:
             for pending in finished:
                 done = await connection.execute(
                     sa.update(documents)
-                    .where(documents.c.id == pending.document_id, documents.c.newest_version == pending.version)
-                    .values(live_version=pending.version, status=READY, error=None, updated_at=time.time())
+                    .where(documents.c.id == pending.document_id, sa.literal(pending.version) == _WANTED)
+                    .values(
+                        live_version=pending.version,
+                        status=READY,
+                        error=sa.case((documents.c.newest_version > pending.version, documents.c.error), else_=sa.null()),
+                        updated_at=time.time(),
+                    )
                 )
                 if done.rowcount == 0:
                     continue
@@ -143,15 +149,33 @@ class SqlCatalogue:
                     replaced += await _drop_older(connection, pending)
         return published, replaced
 
-    async def fail(self, pending: PendingVersion, error: DocumentError) -> None:
-        """Record why a version cannot be read. A version that was live before stays live."""
+    async def fail(self, pending: PendingVersion, error: DocumentError) -> PendingVersion | None:
+        """Record why a version cannot be read; a version that is live stays live.
+
+        Returns:
+            The older accepted version to work on instead, if there is one. The error of the newest version stays for people to see.
+        """
         values = {"code": error.code, "message": error.message, "hint": error.hint}
         async with writing(self._engine) as connection:
+            row = (await connection.execute(sa.select(documents).where(documents.c.id == pending.document_id))).first()
+            if row is None or row.live_version >= pending.version:
+                return None
+            was_wanted = await _is_wanted(connection, pending)
+            this = sa.and_(versions.c.document_id == pending.document_id, versions.c.version == pending.version)
+            await connection.execute(sa.update(versions).where(this).values(failed=True))
+            if not was_wanted:
+                return None
+            fallback = (await connection.execute(_pending().where(documents.c.id == pending.document_id))).first()
             await connection.execute(
                 sa.update(documents)
-                .where(documents.c.id == pending.document_id, documents.c.newest_version == pending.version)
-                .values(status=FAILED, error=values, updated_at=time.time())
+                .where(documents.c.id == pending.document_id)
+                .values(
+                    status=FAILED if fallback is None else QUEUED,
+                    error=values if pending.version == row.newest_version else row.error,
+                    updated_at=time.time(),
+                )
             )
+        return None if fallback is None else PendingVersion(*fallback)
 
     async def delete(self, document_id: str) -> list[str]:
         """Remove a document, its versions and chunks; returns the digests it used."""
@@ -161,6 +185,16 @@ class SqlCatalogue:
             await connection.execute(sa.delete(versions).where(versions.c.document_id == document_id))
             await connection.execute(sa.delete(documents).where(documents.c.id == document_id))
         return sorted(set(digests))
+
+    async def ids_in(self, space: str) -> list[str]:
+        """Ids of all documents of a space."""
+        async with reading(self._engine) as connection:
+            return list((await connection.execute(sa.select(documents.c.id).where(documents.c.space == space))).scalars())
+
+    async def digests(self) -> set[str]:
+        """Digests of all blobs that some version uses."""
+        async with reading(self._engine) as connection:
+            return set((await connection.execute(sa.select(versions.c.sha256).distinct())).scalars())
 
     async def unreferenced(self, digests: Sequence[str]) -> list[str]:
         """Those of ``digests`` that no version uses."""
@@ -219,6 +253,17 @@ class SqlCatalogue:
             return None
         text = await asyncio.to_thread(lambda: zlib.decompress(row.text).decode())
         return text, tuple(PageSpan(*page) for page in row.pages or ())
+
+
+def _pending() -> sa.Select[str, int, str, str, str, str]:
+    """Documents joined with the version that is to be worked on; none for those where nothing is."""
+    wanted = sa.and_(versions.c.document_id == documents.c.id, versions.c.version == _WANTED)
+    columns = (documents.c.id, versions.c.version, documents.c.space, documents.c.name, versions.c.sha256, versions.c.media_type)
+    return sa.select(*columns).join(versions, wanted)
+
+
+async def _is_wanted(connection: AsyncConnection, pending: PendingVersion) -> bool:
+    return (await connection.execute(sa.select(_WANTED).select_from(documents).where(documents.c.id == pending.document_id))).scalar() == pending.version
 
 
 async def _drop_older(connection: AsyncConnection, pending: PendingVersion) -> list[str]:

@@ -1,7 +1,7 @@
 """Tables of the document catalogue, as the code of this release sees them.
 
-A document has versions; search sees exactly the chunks of ``live_version``. ``newest_version`` may be one ahead while a
-replacement is parsed. ``garbage`` holds ids of chunks whose rows are gone but whose index entries may not be.
+A document has versions; search sees exactly the chunks of ``live_version``. ``newest_version`` may be ahead while a
+replacement is parsed; a ``failed`` version could not be read, and the newest one after the live one that has not failed is worked on. ``garbage`` holds ids of chunks whose rows are gone but whose index entries may not be.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ versions: Final = sa.Table(
     sa.Column("warnings", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("chunks", sa.Integer, nullable=False, default=0),
     sa.Column("embedded_chunks", sa.Integer, nullable=False, default=0),
+    sa.Column("failed", sa.Boolean, nullable=False, default=False),
 )
 
 chunks: Final = sa.Table(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -61,7 +62,7 @@ class TantivyTextIndex:
 
     def add(self, entries: Sequence[IndexEntry]) -> None:
         """See the port."""
-        with self._write_lock:
+        with self._writing():
             for entry in entries:
                 self._writer.delete_documents_by_term("chunk_id", entry.chunk_id)
                 document = tantivy.Document()
@@ -77,16 +78,26 @@ class TantivyTextIndex:
 
     def remove(self, chunk_ids: Sequence[int]) -> None:
         """See the port."""
-        with self._write_lock:
+        with self._writing():
             for chunk_id in chunk_ids:
                 self._writer.delete_documents_by_term("chunk_id", chunk_id)
             self._commit()
 
     def clear(self) -> None:
         """Drop everything, before a rebuild."""
-        with self._write_lock:
+        with self._writing():
             self._writer.delete_all_documents()
             self._commit()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer at a time. After an error (a full disk kills the engine's threads) half-done work is dropped and the writer works again."""
+        with self._write_lock:
+            try:
+                yield
+            except Exception:
+                self._writer.rollback()
+                raise
 
     def _commit(self) -> None:
         self._writer.commit()

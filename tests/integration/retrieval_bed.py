@@ -13,7 +13,7 @@ from appliance.contracts.retrieval.v1.documents import Document, Submitted, Uplo
 from appliance.identity.principal import Principal, SpaceRole
 from appliance.kit.sql import open_database
 from services.rerank.lexical_reranker import LexicalReranker
-from services.retrieval.bootstrap import RetrievalService, open_retrieval
+from services.retrieval.bootstrap import Record, RetrievalService, SpaceExists, open_retrieval
 from services.retrieval.parsing.document import ParsedDocument, ParsedPage
 from services.retrieval.prepare import prepare
 from services.retrieval.settings import RetrievalSettings
@@ -51,14 +51,21 @@ def principal(spaces: Mapping[str, SpaceRole], name: str = "anna", *, admin: boo
 
 
 @asynccontextmanager
-async def retrieval_in(folder: Path, *, encoder: object | None = None, preparer: object | None = None) -> AsyncIterator[RetrievalService]:
-    async def record(*_: object) -> None: ...
+async def retrieval_in(
+    folder: Path, *, encoder: object | None = None, preparer: object | None = None, record: Record | None = None,
+    space_exists: SpaceExists | None = None, settings: RetrievalSettings | None = None,
+) -> AsyncIterator[RetrievalService]:  # fmt: skip
+    async def no_record(*_: object) -> None: ...
+
+    async def every_space(_: str) -> bool:
+        return True
 
     engine = await open_database(folder / "box.db", SCHEMA)
     try:
         async with open_retrieval(
             blobs=folder / "blobs", indexes=folder / "indexes", engine=engine, encoder=encoder or WordEncoder(),
-            reranker=LexicalReranker(), preparer=preparer or TextPreparer(), settings=RetrievalSettings(), record=record,
+            reranker=LexicalReranker(), preparer=preparer or TextPreparer(), settings=settings or RetrievalSettings(), record=record or no_record,
+            space_exists=space_exists or every_space,
         ) as service:
             yield service
     finally:

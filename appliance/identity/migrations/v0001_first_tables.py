@@ -27,6 +27,11 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
     )
     op.create_table(
+        "identity_retired_spaces",
+        sa.Column("name", sa.String(63), primary_key=True),
+        sa.Column("retired_at", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
         "identity_members",
         sa.Column("space", sa.String(63), sa.ForeignKey("identity_spaces.name", ondelete="CASCADE"), primary_key=True),
         sa.Column("user", sa.String(64), sa.ForeignKey("identity_users.name", ondelete="CASCADE"), primary_key=True),

@@ -40,6 +40,7 @@ def upgrade() -> None:
         sa.Column("warnings", sa.JSON, nullable=True),
         sa.Column("chunks", sa.Integer, nullable=False, server_default="0"),
         sa.Column("embedded_chunks", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("failed", sa.Boolean, nullable=False, server_default=sa.false()),
     )
     op.create_index("versions_sha256", "versions", ["sha256"])
     op.create_table(

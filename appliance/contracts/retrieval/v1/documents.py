@@ -51,7 +51,7 @@ class Document:
         pages: pages parsed; None where the format has none or parsing has not told yet.
         chunks, embedded_chunks: chunks in the text index, and those that have a vector too.
         warnings: by page.
-        error: set when ``status`` is ``failed``.
+        error: why the newest content was refused: set when ``status`` is ``failed``, and when an older version was taken in its place.
         language: ``ru``, ``en``, ``other``; None until parsed.
         created_at, updated_at: seconds since the epoch, UTC.
     """
