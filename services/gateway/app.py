@@ -48,10 +48,10 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
     door = Door(dependencies.authenticator, dependencies.audit, limits)
     chats = Slots(settings.max_chats_at_once, settings.max_chats_per_principal, "chats")
     sockets = Slots(settings.max_websockets, settings.max_websockets, "sockets")
-    uploads = Slots(settings.max_uploads_at_once, settings.max_uploads_at_once, "uploads")
+    uploads = Slots(settings.max_uploads_at_once, settings.max_uploads_per_principal, "uploads")
     metrics.sessions.set_function(lambda: chats.in_flight + sockets.in_flight)
     accounts = UsageAccounts(dependencies.usage, settings.usage_flush_seconds)
-    conversation = Conversation(dependencies.router, dependencies.models, dependencies.threads, accounts)
+    conversation = Conversation(dependencies.router, dependencies.models, dependencies.threads, accounts, door)
     api = build_api(
         [
             identity_routes(dependencies.sessions, limits, accounts),

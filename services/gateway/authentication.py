@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 from appliance.audit.record import Detail, Outcome
@@ -20,9 +21,14 @@ from services.gateway.ports import AuditTrail, Authenticator
 
 ALLOWED: Final[Outcome] = "allow"
 DENIED: Final[Outcome] = "deny"
+DONE: Final[Outcome] = "ok"
+FAILED: Final[Outcome] = "error"
+ON_RECORD: Final = "on_record"  # key of an error's context: its refusal has been recorded with more detail
+DENYING: Final = frozenset({401, 403, 404, 429})
 NOBODY: Final = "anonymous"
 _MAX_BEARER_CHARACTERS: Final = 8192
-_MAX_SPACES_ON_RECORD: Final = 8
+_MAX_ASKED_ON_RECORD: Final = 8
+_MAX_READABLE_ON_RECORD: Final = 32
 _log = get_logger(__name__)
 
 
@@ -48,6 +54,16 @@ class Door:
             raise
         return await self._authenticator.authenticate(bearer)
 
+    async def again(self, authorization: bytes | None) -> Principal:
+        """The same caller as of now; a look-up in memory. Raises ``unauthenticated`` once revoked, disabled or expired."""
+        return await self._authenticator.authenticate(bearer_token(authorization))
+
+    async def refuse(self, actor: str, action: str, resource: str, correlation_id: str, error: ApplianceError) -> None:
+        """Put a refusal on record that no other record tells about; a flood by one caller is cut to a few a minute."""
+        if ON_RECORD not in error.context and self._limits.may_record_denial(actor):
+            outcome = DENIED if error.outcome.http in DENYING else FAILED
+            await self.record(actor, action, resource, outcome, correlation_id, {"code": error.code})
+
     def record(self, actor: str, action: str, resource: str, outcome: Outcome, correlation_id: str, detail: Detail) -> asyncio.Future[int]:
         """Queue one record; await the result before anything that depends on it leaves the box."""
         return self._audit.append_nowait(actor=actor, action=action, resource=resource, outcome=outcome, detail=detail, trace_id=correlation_id)
@@ -64,11 +80,12 @@ def bearer_token(authorization: bytes | None) -> str:
     return token.decode("ascii")
 
 
-def spaces_detail(spaces: Sequence[str] | None) -> Detail:
-    """What a record says about the spaces that were asked for; None = all that the caller may read."""
+def spaces_detail(spaces: Sequence[str] | None, principal: Principal) -> dict[str, str | int | float | bool | list[str] | None]:
+    """What a record says about the spaces that were asked for; None = all that the caller may read, which the record then names."""
     if spaces is None:
-        return {"spaces": "all"}
-    return {"spaces": [name[:64] for name in spaces[:_MAX_SPACES_ON_RECORD]], "spaces_count": len(spaces)}
+        names = sorted(islice(principal.spaces, _MAX_READABLE_ON_RECORD))
+        return {"spaces": names, "spaces_asked": "all", "spaces_count": len(principal.spaces)}
+    return {"spaces": [name[:64] for name in spaces[:_MAX_ASKED_ON_RECORD]], "spaces_count": len(spaces)}
 
 
 def client_address(scope: Scope) -> str:

@@ -18,7 +18,8 @@ from appliance.kit.logging import get_logger
 from services.gateway import sse
 from services.gateway.annotations import file_citations
 from services.gateway.asgi import Exchange, Gone, encode_json
-from services.gateway.authentication import ALLOWED, DENIED, Door, client_address, forget, spaces_detail
+from services.gateway.authentication import ALLOWED, DENIED, ON_RECORD, Door, client_address, forget, spaces_detail
+from services.gateway.authority import AuthorityWatch
 from services.gateway.chat_request import ChatCompletionRequest, decode_chat_request, plain_messages, sampling_options
 from services.gateway.conversation import Answer, Conversation
 from services.gateway.departure import DepartureWatch
@@ -46,37 +47,71 @@ class ChatCompletions:
         """Serve one request; raises ApplianceError only while nothing has been sent."""
         address = client_address(exchange.scope)
         principal = await self._door.principal(exchange.headers.get(b"authorization"), address, action=ACTION, correlation_id=exchange.request_id)
-        exchange.extra_headers = self._limits.take(principal, "chat")
-        self._slots.enter(principal.subject)
+        entered = False
         try:
+            exchange.extra_headers = self._limits.take(principal, "chat")
+            self._slots.enter(principal.subject)
+            entered = True
             request = decode_chat_request(await exchange.read(self._settings.max_json_bytes), self._settings)
             turn, answer, record = await self._admit(request, principal, exchange)
-            with DepartureWatch(exchange.receive, self._settings.max_turn_seconds) as watch:
-                try:
-                    await self._answer(exchange, request, turn, principal, answer, record)
-                except asyncio.CancelledError:
-                    if watch.reason is None:
-                        raise
-                    if (task := asyncio.current_task()) is not None:
-                        task.uncancel()
-                    raise Gone from None
+        except BaseException as error:
+            if entered:
+                self._slots.leave(principal.subject)
+            if isinstance(error, ApplianceError):
+                await self._door.refuse(principal.subject, ACTION, "", exchange.request_id, error)
+            raise
+        try:
+            await self._watched(exchange, request, turn, principal, answer, record)
         finally:
             self._slots.leave(principal.subject)
+
+    async def _watched(
+        self, exchange: Exchange, request: ChatCompletionRequest, turn: ChatTurn, principal: Principal, answer: Answer, record: asyncio.Future[int]
+    ) -> None:
+        """Answer until the client leaves, time is up, or the caller may no longer be served."""
+
+        async def again() -> Principal:
+            return await self._door.again(exchange.headers.get(b"authorization"))
+
+        with AuthorityWatch(again) as authority, DepartureWatch(exchange.receive, self._settings.max_turn_seconds) as watch:
+            try:
+                await self._answer(exchange, request, turn, principal, answer, record)
+            except asyncio.CancelledError:
+                if (lost := authority.lost()) is not None:
+                    await self._dismiss(exchange, principal, f"model:{request.model}", lost)
+                    return
+                if watch.reason is None:
+                    raise
+                if (task := asyncio.current_task()) is not None:
+                    task.uncancel()
+                raise Gone from None
+
+    async def _dismiss(self, exchange: Exchange, principal: Principal, model: str, lost: ApplianceError) -> None:
+        """End the answer of a caller who was let in and may no longer be here."""
+        await self._door.refuse(principal.subject, ACTION, model, exchange.request_id, lost)
+        try:
+            async with asyncio.timeout(self._settings.send_timeout_seconds):
+                await _break_off(exchange, lost)
+        except TimeoutError:
+            raise Gone from None
 
     async def _admit(self, request: ChatCompletionRequest, principal: Principal, exchange: Exchange) -> tuple[ChatTurn, Answer, asyncio.Future[int]]:
         """The turn to run, and the audit record of the decision, under way. A refusal is on record before it is raised."""
         model = f"model:{request.model}"
-        detail = spaces_detail(request.spaces)
         answer = Answer()
         try:
             self._conversation.check(request.model, request.spaces, principal)
             turn = _turn(request, exchange.request_id, self._settings)
             if request.thread_id is not None:
-                answer.thread_id, _ = await self._conversation.open_thread(request.thread_id, turn, principal)
+                turn, _ = await self._conversation.open_thread(request.thread_id, turn, principal, answer)
         except ApplianceError as error:
             if error.outcome.http in (403, 404):
-                await self._door.record(principal.subject, ACTION, model, DENIED, exchange.request_id, detail)
+                await self._door.record(principal.subject, ACTION, model, DENIED, exchange.request_id, spaces_detail(request.spaces, principal))
+                error.context[ON_RECORD] = True
             raise
+        detail = spaces_detail(turn.spaces, principal)
+        if answer.thread_id is not None:
+            detail["thread"] = answer.thread_id
         return turn, answer, self._door.record(principal.subject, ACTION, model, ALLOWED, exchange.request_id, detail)
 
     async def _answer(

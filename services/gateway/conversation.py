@@ -13,6 +13,8 @@ from appliance.contracts.llm.v1.api import Message
 from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, Router, TokenEvent
 from appliance.identity.principal import Principal
 from appliance.kit.errors import not_found
+from services.gateway.authentication import DONE, Door
+from services.gateway.domain import ThreadMessage
 from services.gateway.error_bodies import invalid
 from services.gateway.ports import Models, ThreadStore
 from services.gateway.usage import UsageAccounts
@@ -40,11 +42,12 @@ class Answer:
 class Conversation:
     """Runs turns. ``prepare`` refuses before anything is spent, ``run`` streams."""
 
-    def __init__(self, router: Router, models: Models, threads: ThreadStore, usage: UsageAccounts) -> None:
+    def __init__(self, router: Router, models: Models, threads: ThreadStore, usage: UsageAccounts, door: Door) -> None:
         self._router = router
         self._models = models
         self._threads = threads
         self._usage = usage
+        self._door = door
 
     def check(self, model: str, spaces: Sequence[str] | None, principal: Principal) -> None:
         """Raises ``model_not_found``, and ``not_found`` for a space that is absent or foreign; no I/O."""
@@ -57,13 +60,24 @@ class Conversation:
                 if space not in readable:
                     raise not_found("space")
 
-    async def open_thread(self, thread_id: str, turn: ChatTurn, principal: Principal) -> tuple[str, list[Message]]:
-        """Id and history of the thread, made when ``thread_id`` is ``new``; raises ``not_found``."""
+    async def open_thread(self, thread_id: str, turn: ChatTurn, principal: Principal, answer: Answer) -> tuple[ChatTurn, list[Message]]:
+        """The turn in the spaces of the thread, and the history; ``answer`` learns the id. A thread is made when ``thread_id`` is ``new``.
+
+        Raises:
+            ApplianceError: ``not_found`` for an absent or foreign thread, and when no space of the thread may be read any more.
+        """
         if thread_id == NEW_THREAD:
             title = " ".join(turn.messages[-1].content.split())[:_TITLE_CHARACTERS]
-            return (await self._threads.create(principal.subject, title, turn.spaces)).id, []
-        _, messages = await self._threads.get(principal.subject, thread_id)
-        return thread_id, [Message(message.role, message.content) for message in messages[-_HISTORY_MESSAGES:]]
+            answer.thread_id = (await self._threads.create(principal.subject, title, turn.spaces)).id
+            await self._door.record(principal.subject, "thread.create", f"thread:{answer.thread_id}", DONE, turn.trace_id, {})
+            return turn, []
+        thread, messages = await self._threads.get(principal.subject, thread_id)
+        answer.thread_id = thread_id
+        readable = principal.readable()
+        history = [Message(one.role, one.content) for one in messages[-_HISTORY_MESSAGES:] if not is_withheld(one, readable)]
+        if turn.spaces is None and thread.spaces is not None:
+            turn = replace(turn, spaces=_left(thread.spaces, readable))
+        return turn, history
 
     async def run(self, turn: ChatTurn, principal: Principal, answer: Answer) -> AsyncGenerator[ChatEvent, None]:
         """Events of the turn; ``answer`` fills as they pass. Thread and accounts are settled before ``DoneEvent`` comes out."""
@@ -87,6 +101,19 @@ class Conversation:
         if answer.thread_id is not None:
             question = turn.messages[-1].content
             await self._threads.add_turn(principal.subject, answer.thread_id, question, answer.text, answer.citations, turn.model)
+            await self._door.record(principal.subject, "thread.add_turn", f"thread:{answer.thread_id}", DONE, turn.trace_id, {})
+
+
+def is_withheld(message: ThreadMessage, readable: frozenset[str]) -> bool:
+    """Whether ``message`` says what a space holds that its reader has lost."""
+    return any(citation.space not in readable for citation in message.citations)
+
+
+def _left(spaces: tuple[str, ...], readable: frozenset[str]) -> tuple[str, ...]:
+    left = tuple(space for space in spaces if space in readable)
+    if spaces and not left:
+        raise not_found("space")
+    return left
 
 
 def with_history(turn: ChatTurn, history: Sequence[Message]) -> ChatTurn:

@@ -11,13 +11,14 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Final
 
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import correlation_id, get_logger
 from services.gateway.asgi import AsgiApp, BeforeAnswer, Exchange, Gone, Receive, Scope, Send
-from services.gateway.authentication import ALLOWED, DENIED, Door, client_address
+from services.gateway.authentication import ALLOWED, DENIED, DENYING, Door, client_address
 from services.gateway.error_bodies import error_body, error_headers, internal_error
 from services.gateway.identifiers import next_identifier
 from services.gateway.limits import EndpointClass, RateLimits
@@ -25,6 +26,7 @@ from services.gateway.measures import GatewayMetrics
 
 Handler = Callable[[Exchange], Awaitable[None]]
 PRINCIPAL: Final = "appliance.principal"
+AGAIN: Final = "appliance.again"
 SOCKET_PATH: Final = "/ws/chat"
 OPEN_PATHS: Final = frozenset({"/api/auth/login", "/api/auth/refresh", "/api/auth/logout"})
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -114,12 +116,23 @@ class Front:
             )
             scope[PRINCIPAL] = principal
             actor = principal.subject
+            scope[AGAIN] = partial(self._door.again, exchange.headers.get(b"authorization"))
+            exchange.before_answer = self._refusal(scope, actor, exchange.request_id)
             exchange.extra_headers = self._limits.take(principal, _endpoint_class(scope["method"], path))
         exchange.before_answer = self._recorder(scope, actor, exchange.request_id)
 
+    def _refusal(self, scope: Scope, actor: str, request_id: str) -> BeforeAnswer:
+        """The record of a caller who is known but asks too much; a flood is cut to a few a minute."""
+
+        async def record(status: int) -> None:
+            if self._limits.may_record_denial(actor):
+                await self._recorder(scope, actor, request_id)(status)
+
+        return record
+
     def _recorder(self, scope: Scope, actor: str, request_id: str) -> BeforeAnswer:
         async def record(status: int) -> None:
-            outcome = DENIED if status in (401, 403, 404, 429) else ALLOWED
+            outcome = DENIED if status in DENYING else ALLOWED
             action = f"{scope['method']} {self._route(scope)}"
             await self._door.record(actor, action, scope["path"][:200], outcome, request_id, {"status": status})
 

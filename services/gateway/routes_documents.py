@@ -14,7 +14,8 @@ from appliance.contracts.retrieval.v1.documents import DocumentQuery, DocumentSt
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
 from services.gateway import sse
-from services.gateway.caller import Caller
+from services.gateway.authority import Again, while_allowed
+from services.gateway.caller import Caller, StillCaller
 from services.gateway.error_bodies import error_body, invalid
 from services.gateway.limits import Slots
 from services.gateway.ports import Dependencies
@@ -60,10 +61,12 @@ def document_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) 
         return DocumentList(data=[document_answer(document) for document in page.documents], has_more=page.has_more)
 
     @router.post("", status_code=202, openapi_extra=MULTIPART, summary="Upload files into a space")
-    async def upload(request: Request, caller: Caller, space: Annotated[str, Query(min_length=1, max_length=63)] = "default") -> UploadList:
+    async def upload(
+        request: Request, caller: Caller, again: StillCaller, space: Annotated[str, Query(min_length=1, max_length=63)] = "default"
+    ) -> UploadList:
         """One bad file does not stop the rest: it is reported beside them. A single file that is refused is the error of the request."""
         check_editor(space, caller)
-        taken = await receive_and_submit(request, box, slots, settings, caller, space)
+        taken = await receive_and_submit(request, box, slots, settings, caller, again, space)
         if len(taken) == 1 and taken[0].error is not None:
             raise taken[0].error
         return UploadList(data=[_outcome(one) for one in taken])
@@ -77,9 +80,9 @@ def document_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) 
         await box.documents.delete(document_id, caller)
 
     @router.get("/{document_id}/events", responses=STREAM, response_class=StreamingResponse, summary="Progress until ready or failed")
-    async def events(document_id: DocumentId, caller: Caller) -> StreamingResponse:
+    async def events(document_id: DocumentId, caller: Caller, again: StillCaller) -> StreamingResponse:
         await box.documents.get(document_id, caller)
-        return StreamingResponse(_progress(box, document_id, caller), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        return StreamingResponse(_progress(box, document_id, caller, again), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
     @router.get("/{document_id}/text", summary="The Markdown text, or a span of it")
     async def text(
@@ -102,15 +105,17 @@ def document_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) 
 
 
 async def receive_and_submit(
-    request: Request, box: Dependencies, slots: Slots, settings: GatewaySettings, caller: Principal, space: str
+    request: Request, box: Dependencies, slots: Slots, settings: GatewaySettings, caller: Principal, again: Again, space: str
 ) -> list[Taken]:
-    """Read the form of ``request`` and submit its files into ``space``."""
+    """Read the form of ``request`` and submit its files into ``space``, with the rights that the caller has once the body is here."""
     slots.enter(caller.subject)
     try:
         async with received_form(request.headers.get("content-type", ""), request.stream(), settings) as form:
             if not form.files:
                 raise invalid("the form has no 'file' part", "file")
-            return await submit_files(box.documents, form.files, space, caller)
+            now = await again()
+            check_editor(space, now)
+            return await submit_files(box.documents, form.files, space, now)
     finally:
         slots.leave(caller.subject)
 
@@ -123,10 +128,16 @@ async def download(box: Dependencies, document_id: str, caller: Principal) -> Fi
     )
 
 
-async def _progress(box: Dependencies, document_id: str, caller: Principal) -> AsyncIterator[bytes]:
+async def _progress(box: Dependencies, document_id: str, caller: Principal, again: Again) -> AsyncIterator[bytes]:
+    async def may_still_read() -> None:
+        await box.documents.get(document_id, await again())
+
     try:
-        async with aclosing(box.content.progress(document_id, caller)) as steps:  # type: ignore[type-var]  # an async generator
-            async for step in steps:
+        async with (
+            aclosing(box.content.progress(document_id, caller)) as steps,  # type: ignore[type-var]  # an async generator
+            aclosing(while_allowed(steps, may_still_read)) as allowed,
+        ):
+            async for step in allowed:
                 yield sse.named_event("progress", asdict(step))
     except ApplianceError as error:
         yield sse.named_event("error", error_body(error))

@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 
 from appliance.contracts.retrieval.v1.documents import DocumentQuery
 from appliance.kit.errors import ApplianceError
-from services.gateway.caller import Caller
+from services.gateway.caller import Caller, StillCaller
 from services.gateway.domain import ModelCard, ModelKind
 from services.gateway.error_bodies import invalid
 from services.gateway.limits import Slots
@@ -64,7 +64,7 @@ def model_routes(box: Dependencies) -> APIRouter:
 
     @router.get("/models", summary="Models that may be named")
     async def models(_: Caller) -> ModelList:
-        return ModelList(data=[model_answer(card) for card in box.models.cards()])
+        return ModelList(data=[model_answer(card) for card in sorted(box.models.cards(), key=lambda card: card.kind != "chat")])
 
     @router.get("/models/{model}", summary="One model")
     async def model(model: Annotated[str, Path(min_length=1, max_length=200)], _: Caller) -> ModelAnswer:
@@ -108,7 +108,7 @@ def file_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) -> A
     router = APIRouter(prefix="/v1/files", tags=["openai"])
 
     @router.post("", openapi_extra=_FILE_FORM, summary="Upload one file")
-    async def upload(request: Request, caller: Caller) -> FileAnswer:
+    async def upload(request: Request, caller: Caller, again: StillCaller) -> FileAnswer:
         slots.enter(caller.subject)
         try:
             async with received_form(request.headers.get("content-type", ""), request.stream(), settings) as form:
@@ -117,8 +117,9 @@ def file_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) -> A
                 if len(form.files) != 1:
                     raise invalid("send exactly one 'file' part", "file")
                 space = form.fields.get("space", "default")
-                check_editor(space, caller)
-                taken = (await submit_files(box.documents, form.files, space, caller))[0]
+                now = await again()
+                check_editor(space, now)
+                taken = (await submit_files(box.documents, form.files, space, now))[0]
         finally:
             slots.leave(caller.subject)
         if taken.submitted is None:

@@ -12,6 +12,7 @@ from appliance.identity.principal import Principal
 from appliance.kit.errors import not_found
 from services.gateway.annotations import flat_citation
 from services.gateway.caller import Caller
+from services.gateway.conversation import is_withheld
 from services.gateway.domain import Thread, ThreadMessage
 from services.gateway.ports import Dependencies
 from services.gateway.schemas import Cited, Hit, MessageAnswer, NewThread, SearchAnswer, SearchBody, ThreadAnswer, ThreadList, Title, WholeThread
@@ -53,7 +54,8 @@ def thread_routes(box: Dependencies) -> APIRouter:
     @router.get("/threads/{thread_id}", tags=["threads"], summary="A thread with its messages")
     async def thread(thread_id: ThreadId, caller: Caller) -> WholeThread:
         found, messages = await box.threads.get(caller.subject, thread_id)
-        return WholeThread(**_thread(found).model_dump(), messages=[_message(message) for message in messages])
+        readable = caller.readable()
+        return WholeThread(**_thread(found).model_dump(), messages=[_message(message, readable) for message in messages])
 
     @router.patch("/threads/{thread_id}", tags=["threads"], summary="Rename a thread")
     async def rename(thread_id: ThreadId, body: Title, caller: Caller) -> ThreadAnswer:
@@ -93,7 +95,13 @@ def _thread(thread: Thread) -> ThreadAnswer:
     return ThreadAnswer(id=thread.id, title=thread.title, spaces=spaces, created_at=thread.created_at, updated_at=thread.updated_at)
 
 
-def _message(message: ThreadMessage) -> MessageAnswer:
-    citations = [Cited.model_validate(flat_citation(citation) | {"heading_path": list(citation.heading_path)}) for citation in message.citations]
+def _message(message: ThreadMessage, readable: frozenset[str]) -> MessageAnswer:
+    """A message as its reader may see it today: nothing of spaces that he has lost."""
+    withheld = is_withheld(message, readable)
+    citations = [
+        Cited.model_validate(flat_citation(citation) | {"heading_path": list(citation.heading_path)})
+        for citation in message.citations
+        if citation.space in readable
+    ]
     fields = asdict(message)
-    return MessageAnswer(**{**fields, "citations": citations})
+    return MessageAnswer(**{**fields, "content": "" if withheld else message.content, "citations": citations, "withheld": withheld})

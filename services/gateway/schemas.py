@@ -237,6 +237,7 @@ class MessageAnswer(Answer):
     role: str
     content: str
     citations: list[Cited]
+    withheld: bool = Field(default=False, description="the content cites a space that the caller may no longer read, and is left out")
     model: str | None
     created_at: float
 

@@ -31,6 +31,7 @@ class GatewaySettings(ServiceSettings):
     max_upload_files: int = Field(default=64, gt=0)
     max_upload_request_bytes: int = Field(default=1024 * MIB, gt=0)
     max_uploads_at_once: int = Field(default=16, gt=0)
+    max_uploads_per_principal: int = Field(default=4, gt=0)
     max_chat_messages: int = Field(default=1024, gt=0)
     max_chat_characters: int = Field(default=1_000_000, gt=0)
     max_chats_at_once: int = Field(default=4096, gt=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,7 +22,8 @@ from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.gateway.annotations import flat_citation
 from services.gateway.asgi import Receive, Scope, Send, encode_json
-from services.gateway.authentication import ALLOWED, DENIED, Door, client_address, forget, spaces_detail
+from services.gateway.authentication import ALLOWED, DENIED, ON_RECORD, Door, client_address, forget, spaces_detail
+from services.gateway.authority import AuthorityWatch
 from services.gateway.chat_request import Name, decode_json, too_long
 from services.gateway.conversation import Answer, Conversation, with_history
 from services.gateway.error_bodies import error_body, internal_error, invalid
@@ -96,12 +97,12 @@ class ChatSocket:
         line = _Line(receive, send, self._settings)
         entered: str | None = None
         try:
-            principal = await self._welcome(line, scope, request_id)
+            principal, bearer = await self._welcome(line, scope, request_id)
             self._sockets.enter(principal.subject)
             entered = principal.subject
             await line.send({"type": "ready", "subject": principal.subject})
             async with asyncio.TaskGroup() as group:
-                session = _Session(self, line, principal, request_id, group)
+                session = _Session(self, line, principal, bearer, request_id, group)
                 await session.run()
         except* (_Left, TimeoutError):
             pass
@@ -114,17 +115,47 @@ class ChatSocket:
             if entered is not None:
                 self._sockets.leave(entered)
 
-    async def _welcome(self, line: _Line, scope: Scope, request_id: str) -> Principal:
+    async def _welcome(self, line: _Line, scope: Scope, request_id: str) -> tuple[Principal, bytes]:
         try:
             async with asyncio.timeout(self._settings.websocket_auth_seconds):
                 auth = decode_json(await line.receive(), _first)
         except TimeoutError:
             raise ApplianceError("unauthenticated", "no auth message came in time") from None
+        except ApplianceError as error:
+            raise ApplianceError("unauthenticated", "the first message must be of type auth", hint=error.message) from error
         bearer = b"Bearer " + auth.token.encode("utf-8", "replace")
-        return await self._door.principal(bearer, client_address(scope), action=ACTION, correlation_id=request_id)
+        return await self._door.principal(bearer, client_address(scope), action=ACTION, correlation_id=request_id), bearer
 
-    async def turn(self, ask: Ask, line: _Line, principal: Principal, request_id: str) -> None:
-        """One turn, from the limits to ``done``; errors become ``error`` messages."""
+    async def turn(self, ask: Ask, line: _Line, subject: str, bearer: bytes, request_id: str) -> None:
+        """One turn of a caller who may still ask; when that ends, so do the turn and the connection (close code 4401)."""
+
+        async def again() -> Principal:
+            return await self._door.again(bearer)
+
+        try:
+            principal = await again()
+        except ApplianceError as error:
+            await self._dismiss(ask, line, subject, request_id, error)
+        with AuthorityWatch(again) as authority:
+            try:
+                await self._turn(ask, line, principal, request_id)
+            except asyncio.CancelledError:
+                if (lost := authority.lost()) is None:
+                    raise
+                await self._dismiss(ask, line, subject, request_id, lost)
+
+    async def _dismiss(self, ask: Ask, line: _Line, subject: str, request_id: str, error: ApplianceError) -> NoReturn:
+        await self._door.refuse(subject, ACTION, f"model:{ask.model}", request_id, error)
+        await line.refuse(error, ask.id)
+        raise _Left
+
+    async def reject(self, line: _Line, asked: str | None, principal: Principal, request_id: str, error: ApplianceError) -> None:
+        """Put a refusal on record, then tell."""
+        await self._door.refuse(principal.subject, ACTION, "", request_id, error)
+        await line.error(asked, error)
+
+    async def _turn(self, ask: Ask, line: _Line, principal: Principal, request_id: str) -> None:
+        """From the limits to ``done``; errors become ``error`` messages."""
         entered = False
         try:
             self._limits.take(principal, "chat")
@@ -133,7 +164,7 @@ class ChatSocket:
             async with asyncio.timeout(self._settings.max_turn_seconds):
                 await self._answer(ask, line, principal, request_id)
         except ApplianceError as error:
-            await line.error(ask.id, error)
+            await self.reject(line, ask.id, principal, request_id, error)
         except asyncio.CancelledError:
             raise
         except TimeoutError:
@@ -150,16 +181,20 @@ class ChatSocket:
     async def _answer(self, ask: Ask, line: _Line, principal: Principal, request_id: str) -> None:
         turn = _turn(ask, request_id, self._settings)
         answer = Answer()
-        resource, detail = f"model:{ask.model}", spaces_detail(ask.spaces)
+        resource = f"model:{ask.model}"
         try:
             self._conversation.check(ask.model, ask.spaces, principal)
             if ask.thread_id is not None:
-                answer.thread_id, history = await self._conversation.open_thread(ask.thread_id, turn, principal)
+                turn, history = await self._conversation.open_thread(ask.thread_id, turn, principal, answer)
                 turn = with_history(turn, history)
         except ApplianceError as error:
             if error.outcome.http in (403, 404):
-                await self._door.record(principal.subject, ACTION, resource, DENIED, request_id, detail)
+                await self._door.record(principal.subject, ACTION, resource, DENIED, request_id, spaces_detail(ask.spaces, principal))
+                error.context[ON_RECORD] = True
             raise
+        detail = spaces_detail(turn.spaces, principal)
+        if answer.thread_id is not None:
+            detail["thread"] = answer.thread_id
         record = self._door.record(principal.subject, ACTION, resource, ALLOWED, request_id, detail)
         try:
             async with aclosing(self._conversation.run(turn, principal, answer)) as events:
@@ -176,10 +211,11 @@ class ChatSocket:
 class _Session:
     """One authenticated connection: reads messages, runs at most one turn."""
 
-    def __init__(self, socket: ChatSocket, line: _Line, principal: Principal, request_id: str, group: asyncio.TaskGroup) -> None:
+    def __init__(self, socket: ChatSocket, line: _Line, principal: Principal, bearer: bytes, request_id: str, group: asyncio.TaskGroup) -> None:
         self._socket = socket
         self._line = line
         self._principal = principal
+        self._bearer = bearer
         self._request_id = request_id
         self._group = group
         self._turn: asyncio.Task[None] | None = None
@@ -191,7 +227,7 @@ class _Session:
             try:
                 message = decode_json(await self._line.receive(), _later)
             except ApplianceError as error:
-                await self._line.error(None, error)
+                await self._socket.reject(self._line, None, self._principal, self._request_id, error)
                 continue
             match message:
                 case Ping():
@@ -206,7 +242,7 @@ class _Session:
             await self._line.error(ask.id, ApplianceError("conflict", "another turn is running", hint="wait for its end, or cancel it"))
             return
         self._asked = ask.id
-        self._turn = self._group.create_task(self._socket.turn(ask, self._line, self._principal, self._request_id))
+        self._turn = self._group.create_task(self._socket.turn(ask, self._line, self._principal.subject, self._bearer, self._request_id))
 
     async def _cancel(self, asked: str) -> None:
         turn = self._turn
@@ -257,12 +293,12 @@ class _Line:
         """Tell about an error; the connection lives on."""
         await self.send({"type": "error", "id": asked, "error": error_body(error).error})
 
-    async def refuse(self, error: ApplianceError) -> None:
+    async def refuse(self, error: ApplianceError, asked: str | None = None) -> None:
         """Tell about an error and close."""
         if self._closed:
             return
         with suppress(_Left, OSError, RuntimeError):
-            await self.error(None, error)
+            await self.error(asked, error)
             self._closed = True
             await self._send({"type": "websocket.close", "code": REFUSED if error.code == "unauthenticated" else TRY_LATER})
 
