@@ -75,8 +75,8 @@ class OpenAiChatModel:
                 text = (completion.choices[0].message.content if completion.choices[0].message else None) or ""
                 if text:
                     yield Tokens((text,))
-                usage = completion.usage.counted() if completion.usage else _estimate(request, text)
-                yield Finish(completion.choices[0].finish_reason or "stop", usage)
+                usage = wire.counted(completion.usage) or _estimate(request, text)
+                yield Finish(wire.finish_reason(completion.choices[0].finish_reason) or "stop", usage)
         finally:
             response.close() if not response.content.at_eof() else response.release()
 
@@ -172,12 +172,12 @@ class OpenAiChatModel:
             for chunk in reader.feed(received) if received else reader.end():
                 if chunk.failed:
                     raise wire.midway_error(chunk.error)
-                if chunk.usage is not None:
-                    usage = chunk.usage.counted()
+                if chunk.usage:
+                    usage = wire.counted(chunk.usage) or usage
                 for choice in chunk.choices:
                     if choice.delta is not None and choice.delta.content:
                         pieces.append(choice.delta.content)
-                    reason = choice.finish_reason or reason
+                    reason = wire.finish_reason(choice.finish_reason) or reason
             if pieces:
                 pieces_seen += len(pieces)
                 yield Tokens(tuple(pieces))

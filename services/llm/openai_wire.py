@@ -5,7 +5,8 @@ Pure: bytes in, values out. Owns the limits on lines and the translation of upst
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Any, Final
 
 import msgspec
 
@@ -16,23 +17,21 @@ _DATA: Final = b"data:"
 _DONE: Final = b"[DONE]"
 _HINT: Final = "check the log of the model server and `appliance doctor`"
 _MESSAGE_CHARACTERS: Final = 300
+_MOST_TOKENS: Final = 2**31 - 1
+_HUGE: Final = re.compile(rb"\s*[1-9]")
+_REASONS: Final = frozenset({"stop", "length", "content_filter", "tool_calls", "function_call"})
+
+
+class _WireUsage(msgspec.Struct, frozen=True):
+    """``usage`` of an answer; its numbers stay undecoded, because a number that is none must not end the answer."""
+
+    prompt_tokens: msgspec.Raw = msgspec.Raw()
+    completion_tokens: msgspec.Raw = msgspec.Raw()
+    prompt_tokens_details: msgspec.Raw = msgspec.Raw()
 
 
 class _CachedDetails(msgspec.Struct, frozen=True):
-    cached_tokens: int | None = None
-
-
-class WireUsage(msgspec.Struct, frozen=True):
-    """``usage`` of an answer."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    prompt_tokens_details: _CachedDetails | None = None
-
-    def counted(self) -> Usage:
-        """The same in our words."""
-        details = self.prompt_tokens_details
-        return Usage(self.prompt_tokens, self.completion_tokens, (details.cached_tokens or 0) if details else 0)
+    cached_tokens: msgspec.Raw = msgspec.Raw()
 
 
 class _Text(msgspec.Struct, frozen=True):
@@ -43,14 +42,14 @@ class ChunkChoice(msgspec.Struct, frozen=True):
     """One choice of a chunk."""
 
     delta: _Text | None = None
-    finish_reason: str | None = None
+    finish_reason: Any = None
 
 
 class Chunk(msgspec.Struct, frozen=True):
     """One server-sent event; ``failed`` when it carries an error in place of choices."""
 
     choices: list[ChunkChoice] = []
-    usage: WireUsage | None = None
+    usage: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
 
     @property
@@ -61,18 +60,53 @@ class Chunk(msgspec.Struct, frozen=True):
 
 class _WholeChoice(msgspec.Struct, frozen=True):
     message: _Text | None = None
-    finish_reason: str | None = None
+    finish_reason: Any = None
 
 
 class Completion(msgspec.Struct, frozen=True):
     """A whole (not streamed) answer."""
 
     choices: list[_WholeChoice]
-    usage: WireUsage | None = None
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 _chunk: Final = msgspec.json.Decoder(Chunk)
 _completion: Final = msgspec.json.Decoder(Completion)
+_usage: Final = msgspec.json.Decoder(_WireUsage | None)
+_cached: Final = msgspec.json.Decoder(_CachedDetails | None)
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def counted(raw: msgspec.Raw) -> Usage | None:
+    """``usage`` in our words, every number within 0..2^31-1; None when there is none. Raises nothing: accounts must not end an answer."""
+    try:
+        usage = _usage.decode(raw) if len(raw) else None
+    except _UNREADABLE:
+        return None
+    if usage is None:
+        return None
+    try:
+        details = _cached.decode(usage.prompt_tokens_details) if len(usage.prompt_tokens_details) else None
+    except _UNREADABLE:
+        details = None
+    return Usage(_tokens(usage.prompt_tokens), _tokens(usage.completion_tokens), _tokens(details.cached_tokens) if details else 0)
+
+
+def finish_reason(given: object) -> str | None:
+    """Why the model ended, in OpenAI's words; what is none of them is ``stop``, and nothing is nothing."""
+    if isinstance(given, str) and given in _REASONS:
+        return given
+    return "stop" if given else None
+
+
+def _tokens(raw: msgspec.Raw) -> int:
+    try:
+        value = msgspec.json.decode(raw) if len(raw) else 0
+    except _UNREADABLE:  # no number, or one beyond every number
+        return _MOST_TOKENS if _HUGE.match(bytes(raw)) else 0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(max(0, min(value, _MOST_TOKENS)))
 
 
 def garbage(what: str) -> ApplianceError:
@@ -83,27 +117,38 @@ def garbage(what: str) -> ApplianceError:
 class EventReader:
     """Cuts a byte stream into decoded chunks, wherever the network cut it.
 
-    Invariants: a line is never longer than ``max_line_bytes``; after ``done`` nothing more is decoded.
+    Invariants: neither a line nor the data of an event is ever longer than ``max_line_bytes``, and the work is linear in what arrives;
+    after ``done`` nothing more is decoded.
     """
 
-    __slots__ = ("_data", "_max_line_bytes", "_rest", "done")
+    __slots__ = ("_data", "_data_bytes", "_max_line_bytes", "_rest", "_rest_bytes", "done")
 
     def __init__(self, max_line_bytes: int) -> None:
         self._max_line_bytes = max_line_bytes
-        self._rest = b""
-        self._data = b""
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+        self._data: list[bytes] = []
+        self._data_bytes = 0
         self.done = False
 
     def feed(self, received: bytes) -> list[Chunk]:
         """Chunks that ``received`` completes; raises ``upstream_failed`` for what is no chunk."""
-        lines = (self._rest + received if self._rest else received).split(b"\n")
-        self._rest = lines.pop()
-        if len(self._rest) > self._max_line_bytes:
-            raise garbage("an endless line")
+        if b"\n" not in received:
+            self._keep(received)
+            return []
+        if self._rest:
+            received = b"".join((*self._rest, received))
+            self._rest, self._rest_bytes = [], 0
+        lines = received.split(b"\n")
+        if rest := lines.pop():
+            self._keep(rest)
         chunks: list[Chunk] = []
         for line in lines:
             if line.startswith(_DATA):
-                self._data = self._data + b"\n" + line[5:] if self._data else line[5:]
+                self._data.append(line[5:])
+                self._data_bytes += len(line) - 4  # with the line break that joins it to the next
+                if self._data_bytes > self._max_line_bytes:
+                    raise garbage("an endless event")
             elif self._data and (not line or line == b"\r"):
                 self._dispatch(chunks)
         return chunks
@@ -114,18 +159,23 @@ class EventReader:
         self.done = self.done or not chunks
         return chunks
 
+    def _keep(self, rest: bytes) -> None:
+        self._rest.append(rest)
+        self._rest_bytes += len(rest)
+        if self._rest_bytes > self._max_line_bytes:
+            raise garbage("an endless line")
+
     def _dispatch(self, chunks: list[Chunk]) -> None:
-        data, self._data = self._data, b""
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        self._data, self._data_bytes = [], 0
         if self.done:
             return
-        if len(data) > self._max_line_bytes:
-            raise garbage("an endless event")
         if data.strip() == _DONE:
             self.done = True
             return
         try:
             chunks.append(_chunk.decode(data))
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except _UNREADABLE as exc:
             raise garbage("an event that is not a chat completion chunk") from exc
 
 
@@ -133,7 +183,7 @@ def decode_completion(body: bytes) -> Completion:
     """A whole answer; raises ``upstream_failed`` for anything else."""
     try:
         completion = _completion.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except _UNREADABLE as exc:
         raise garbage("something that is not a chat completion") from exc
     if not completion.choices:
         raise garbage("a completion without choices")
@@ -170,7 +220,7 @@ def _complaint(body: bytes) -> tuple[str, str]:
     """``(message, code)`` out of an error body of any server; empty strings where there is none."""
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return "", ""
     error = document.get("error", document) if isinstance(document, dict) else document
     if isinstance(error, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -184,6 +185,31 @@ async def test_token_accounts_survive_a_failed_write() -> None:
     store.broken = False
     rows = await accounts.read("a", 1)
     assert [(row.requests, row.prompt_tokens, row.completion_tokens) for row in rows] == [(2, 11, 6)]
+
+
+class ChokingStore(FailingStore):
+    """Breaks, in no way of ours, on the rows of ``evil``."""
+
+    async def add(self, rows: list[UsageRow]) -> None:
+        if any(row.subject == "evil" for row in rows):
+            raise OverflowError("Python int too large to convert to SQLite INTEGER")
+        self.rows += rows
+
+
+async def test_a_row_that_the_store_chokes_on_does_not_hold_up_the_others() -> None:
+    store = ChokingStore()
+    accounts = UsageAccounts(store, 0.001)
+    running = asyncio.create_task(accounts.run())
+    for subject in ("evil", "good"):
+        accounts.count(subject, Usage(10**30, -5))
+    async with asyncio.timeout(5):
+        while not store.rows:
+            await asyncio.sleep(0.001)
+    assert [(row.subject, row.prompt_tokens, row.completion_tokens) for row in store.rows] == [("good", 2**31 - 1, 0)]
+    accounts.count("evil", Usage(1, 1))
+    assert len(await accounts.read("good", 1)) == 1
+    assert not running.done()
+    running.cancel()
 
 
 def multipart(*parts: tuple[str, bytes], end: bool = True) -> bytes:

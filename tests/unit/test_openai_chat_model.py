@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from appliance.contracts.llm.v1.api import ChatRequest, Finish, Message, Tokens
+from appliance.contracts.llm.v1.api import ChatRequest, Finish, Message, Tokens, Usage
 from appliance.kit.errors import ApplianceError
 from appliance.testing.check_chat_model import Subject, Wanted, check_chat_model
 from appliance.testing.fakes_chat_model import ScriptedAnswer, ScriptedChatModel
 from appliance.testing.scripted_openai import Mode, Script, ScriptedOpenAi
 from services.llm.openai_chat_model import OpenAiChatModel
-from services.llm.openai_wire import EventReader
+from services.llm.openai_wire import EventReader, counted, decode_completion, finish_reason
 from services.llm.settings import LlmSettings, OpenAiEndpoint
 
 IMPATIENT = LlmSettings(
@@ -140,6 +141,55 @@ def test_every_cut_gives_the_same_chunks() -> None:
         assert [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta] == ["я"]
         assert chunks[-1].usage is not None
         assert reader.done
+
+
+@pytest.mark.parametrize(
+    ("wire", "tokens"),
+    [
+        ("-5", 0),
+        ("1000000000000000000000000000000", 2**31 - 1),
+        ("1e999", 2**31 - 1),
+        ("-1e999", 0),
+        ("9" * 5000, 2**31 - 1),
+        ('"12"', 0),
+        ("null", 0),
+        ("true", 0),
+        ("{}", 0),
+        ("7.9", 7),
+        ("7", 7),
+    ],
+)
+def test_numbers_of_usage_are_clamped_whatever_they_are(wire: str, tokens: int) -> None:
+    body = (
+        '{"choices":[{"message":{"content":"x"}}],"usage":'
+        f'{{"prompt_tokens":{wire},"completion_tokens":{wire},"prompt_tokens_details":{{"cached_tokens":{wire}}}}}}}'
+    )
+    assert counted(decode_completion(body.encode()).usage) == Usage(tokens, tokens, tokens)
+    (chunk,) = EventReader(10_000_000).feed(b"data: " + body.encode() + b"\n\n")
+    assert counted(chunk.usage) == Usage(tokens, tokens, tokens)
+
+
+@pytest.mark.parametrize("usage", ["5", "[]", "null", '"x"', '{"prompt_tokens_details": 3}', "[" * 50 + "]" * 50])
+def test_usage_of_any_shape_never_raises(usage: str) -> None:
+    found = counted(decode_completion(b'{"choices":[{}],"usage":' + usage.encode() + b"}").usage)
+    assert found in (None, Usage(0, 0, 0))
+
+
+def test_reasons_are_those_of_openai() -> None:
+    for reason in ("stop", "length", "content_filter", "tool_calls", "function_call"):
+        assert finish_reason(reason) == reason
+    assert [finish_reason(given) for given in ("eos", "<script>", 5, {"a": 1}, ["length"])] == ["stop"] * 5
+    assert [finish_reason(given) for given in (None, "")] == [None, None]
+
+
+@pytest.mark.parametrize("piece", [b"data:x\n", b"data:\n", b"x", b"data:" + b"y" * 50 + b"\n"])
+def test_an_endless_event_is_refused_at_once_and_in_linear_time(piece: bytes) -> None:
+    reader = EventReader(1024 * 1024)
+    started = time.process_time()
+    with pytest.raises(ApplianceError, match="upstream_failed"):
+        for _ in range(8):
+            reader.feed(piece * (1024 * 1024 // len(piece)))
+    assert time.process_time() - started < 2
 
 
 async def test_whole_answers_do_not_stream_upstream() -> None:
