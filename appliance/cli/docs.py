@@ -68,7 +68,7 @@ def add_files(box: BoxClient, files: list[tuple[Path, str]], space: str, *, wait
     """Upload ``files`` (path, name in the box) with progress bars; a row for each: name, outcome, document or error."""
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     rows: list[dict[str, Any]] = []
-    with Progress(*columns, console=talk, transient=True) as progress:
+    with Progress(*columns, console=talk, transient=True, disable=not talk.is_terminal) as progress:
         bar = progress.add_task("uploading", total=len(files))
         for path, name in files:
             rows.append(_upload(box, path, name, space))
@@ -155,10 +155,10 @@ def list_documents(
     print_rows([{title: document[field] for title, field in fields.items()} for document in documents], as_json=False)
 
 
-def _all(box: BoxClient, space: str | None) -> Iterator[dict[str, Any]]:
+def _all(box: BoxClient, space: str | None, name: str | None = None) -> Iterator[dict[str, Any]]:
     after = None
     while True:
-        page = box.get("/api/documents", space=space, after=after, limit=200)
+        page = box.get("/api/documents", space=space, name=name, after=after, limit=200)
         yield from page["data"]
         if not page["has_more"] or not page["data"]:
             return
@@ -197,7 +197,7 @@ def remove(
 
     Examples:
         appliance docs remove old_contract.pdf --space legal
-        appliance docs remove 6f1c2a52-7f0e-4a52-9d0f-0c2f5b7c1a11 --json
+        appliance docs remove doc_4220bb8fe8e141cb8db3a226a82d462e --json
     """
     with box_client() as box:
         found = {row["id"]: row for row in [_find(box, document, space) for document in documents]}
@@ -220,7 +220,7 @@ def _find(box: BoxClient, wanted: str, space: str | None) -> dict[str, Any]:
             raise
     else:
         return by_id
-    named = [document for document in _all(box, space) if document["name"] == wanted]
+    named = [document for document in _all(box, space, wanted) if document["name"] == wanted]
     if not named:
         where = f" in space {space}" if space else ""
         raise ApplianceError("not_found", f"no document {wanted!r}{where}", hint="see: appliance docs list")

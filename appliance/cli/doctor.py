@@ -18,6 +18,7 @@ import httpx
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from appliance.audit.bootstrap import audit_folder, public_key_path
@@ -62,7 +63,8 @@ def doctor(
     else:
         table = Table("check", "", "what was found", "what to do")
         for finding in findings:
-            table.add_row(finding.check, {"ok": "[green]ok", "warn": "[yellow]warn", "fail": "[red]FAIL"}[finding.level], finding.detail, finding.advice)
+            level = {"ok": "[green]ok", "warn": "[yellow]warn", "fail": "[red]FAIL"}[finding.level]
+            table.add_row(finding.check, level, escape(finding.detail), escape(finding.advice))
         Console().print(table)
     failed = [finding for finding in findings if finding.level == "fail"]
     if failed:

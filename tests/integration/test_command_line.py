@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -84,3 +85,23 @@ def test_a_home_with_a_space_in_its_name_from_start_to_stop(tmp_path: Path) -> N
     assert refused.returncode == 34
     assert "error: the audit key is missing" in refused.stderr
     assert "restore keys/ from a backup" in refused.stderr
+
+
+def test_a_box_in_front_warns_of_what_is_degraded_and_stops_at_a_signal(tmp_path: Path) -> None:
+    environment = {**os.environ, "APPLIANCE_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "appliance.cli.main", "up", "--port", "0"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stderr is not None
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("warning: encoder is degraded"):
+                break
+        assert any("The box is ready" in line for line in lines)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.wait()
