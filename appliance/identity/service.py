@@ -87,8 +87,8 @@ class Identity:
         digest = hashlib.sha256(bearer.encode("utf-8", "surrogatepass")).digest()
         return self._cache.get(digest, now) or await self._resolve(bearer, digest, now)
 
-    async def login(self, username: str, password: str) -> TokenPair:
-        """Begin a session.
+    async def login(self, username: str, password: str, *, address: str | None = None) -> TokenPair:
+        """Begin a session; ``address`` of the client keeps a stranger's failures from slowing down the owner of the name.
 
         Raises:
             ApplianceError: ``unauthenticated`` (never says which of the two was wrong), ``rate_limited`` after failures,
@@ -96,7 +96,7 @@ class Identity:
         """
         name = username.strip().lower()[:64]
         try:
-            self._lockout.begin(name, self._monotonic())
+            self._lockout.begin(name, self._monotonic(), address)
         except ApplianceError:
             await self._deny("session.login", "anonymous", "too_many_failures")
             raise
@@ -108,7 +108,7 @@ class Identity:
         user = await self._fresh_user(name, encoded)
         if user is None:
             await self._login_denied(name, "disabled")
-        self._lockout.succeeded(name)
+        self._lockout.succeeded(name, address)
         if self._passwords.is_outdated(encoded):
             with suppress(ApplianceError):
                 await self.directory.rehash(name, password)

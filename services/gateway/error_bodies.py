@@ -51,6 +51,9 @@ def error_headers(error: ApplianceError) -> list[Header]:
     headers: list[Header] = list(given) if isinstance(given, (list, tuple)) else []
     if error.outcome.http == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    wait = error.context.get("retry_after_seconds")
+    if isinstance(wait, int) and not any(name == b"retry-after" for name, _ in headers):
+        headers.append((b"retry-after", b"%d" % max(1, wait)))
     if error.code == "overloaded" and not any(name == b"retry-after" for name, _ in headers):
         headers.append((b"retry-after", b"1"))
     return headers

@@ -29,8 +29,8 @@ class Authenticator(Protocol):
 class Sessions(Protocol):
     """Signing in and out (``Identity`` again). Raises ``unauthenticated`` without saying which part was wrong."""
 
-    async def login(self, username: str, password: str) -> TokenPair:
-        """Tokens for a user; ``rate_limited`` after failures."""
+    async def login(self, username: str, password: str, *, address: str | None = None) -> TokenPair:
+        """Tokens for a user who signs in from ``address``; ``rate_limited`` (with ``retry_after_seconds``) after failures."""
         ...
 
     async def refresh(self, refresh_token: str) -> TokenPair:

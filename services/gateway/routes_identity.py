@@ -21,7 +21,7 @@ def identity_routes(sessions: Sessions, limits: RateLimits, usage: UsageAccounts
     @router.post("/auth/login", summary="Sign in")
     async def login(body: Login, address: Address) -> TokenAnswer:
         limits.take_login(address)
-        return _answer(await sessions.login(body.username, body.password.get_secret_value()))
+        return _answer(await sessions.login(body.username, body.password.get_secret_value(), address=address))
 
     @router.post("/auth/refresh", summary="Exchange a refresh token; the old one is spent")
     async def refresh(body: RefreshToken, address: Address) -> TokenAnswer:

@@ -283,6 +283,13 @@ async def test_sign_in_refresh_and_sign_out(tmp_path: Path) -> None:
         assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "unauthenticated")
 
 
+async def test_too_many_failed_logins_tell_when_to_come_back(tmp_path: Path) -> None:
+    async with open_bed(tmp_path) as bed, client_of(bed, "") as client:
+        answers = [await client.post("/api/auth/login", json={"username": "rita", "password": f"wrong {number}"}) for number in range(6)]
+        assert [answer.status_code for answer in answers] == [401] * 5 + [429]
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+
+
 async def test_spaces_and_members(tmp_path: Path) -> None:
     async with open_bed(tmp_path) as bed, client_of(bed) as client:
         assert (await client.post("/api/spaces", json={"name": "hr", "title": "Кадры"})).status_code == 201

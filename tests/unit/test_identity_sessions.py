@@ -229,6 +229,44 @@ async def test_guessing_one_password_is_slowed_down_and_forgiven(tmp_path: Path)
         assert await code_of(bed.identity.login("anna", "wrong again")) == "unauthenticated"
 
 
+async def test_a_stranger_who_polls_does_not_keep_the_owner_out(tmp_path: Path) -> None:
+    async with open_bed(tmp_path) as bed:
+        await bed.add_users("anna")
+        for _ in range(600):  # five minutes
+            bed.clock.seconds += 0.5
+            await code_of(bed.identity.login("anna", "guess guess", address="10.0.0.66"))
+        assert await code_of(bed.identity.login("anna", PASSWORD, address="10.0.0.66")) == "rate_limited"
+        assert await code_of(bed.identity.login("anna", PASSWORD, address="10.0.0.7")) == "ok"
+        denied = [detail for detail in bed.audit.details if detail and detail.get("reason") == "wrong_credentials"]
+        assert len(denied) == 5  # whoever comes too soon begins his wait again
+
+
+async def test_many_strangers_slow_the_name_down_but_not_where_its_owner_was(tmp_path: Path) -> None:
+    async with open_bed(tmp_path) as bed:
+        await bed.add_users("anna")
+        assert await code_of(bed.identity.login("anna", PASSWORD, address="10.0.0.7")) == "ok"
+        codes = []
+        for number in range(80):
+            bed.clock.seconds += 0.5
+            codes.append(await code_of(bed.identity.login("anna", "guess guess", address=f"10.1.0.{number}")))
+        assert codes[:50] == ["unauthenticated"] * 50
+        assert codes[50:].count("unauthenticated") <= 6
+        assert await code_of(bed.identity.login("anna", PASSWORD, address="10.2.0.1")) == "rate_limited"
+        assert await code_of(bed.identity.login("anna", PASSWORD, address="10.0.0.7")) == "ok"
+
+
+def test_one_household_is_one_address() -> None:
+    lockout = Lockout(IdentitySettings())
+    for number in range(5):
+        lockout.begin("anna", 1.0, f"2001:db8::{number}")
+    with pytest.raises(ApplianceError, match="rate_limited"):
+        lockout.begin("anna", 1.0, "2001:db8::ffff")
+    with pytest.raises(ApplianceError) as raised:
+        lockout.begin("anna", 1.5, "2001:db8::1%eth0")
+    assert raised.value.context["retry_after_seconds"] == 1
+    lockout.begin("anna", 1.0, "2001:db8:1::1")
+
+
 def test_guessing_over_many_names_is_slowed_down_in_bounded_memory() -> None:
     lockout, now = Lockout(IdentitySettings()), 0.0
     refused = 0
