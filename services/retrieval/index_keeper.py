@@ -111,13 +111,14 @@ class IndexKeeper:
                 self._unembedded.set()
 
     async def _embed(self, batch: Sequence[Unembedded], encoder: Encoder, index: QdrantVectorIndex) -> None:
-        self._free_space.check()
+        self._free_space.check()  # here to save the work, and once more below: embedding takes its time
         vectors = await encoder.embed([item.text for item in batch], background=True)
         async with self._lock:
             there = await self._chunks.still_there([item.entry.chunk_id for item in batch])
             kept = [position for position, item in enumerate(batch) if item.entry.chunk_id in there]
             entries = [batch[position].entry for position in kept]
             if entries:
+                self._free_space.check()
                 await asyncio.to_thread(index.add, entries, vectors[np.array(kept)])
                 await self._chunks.mark_embedded([entry.chunk_id for entry in entries])
         for document_id in {item.entry.document_id for item in batch}:

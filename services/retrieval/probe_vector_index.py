@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import qdrant_edge as qe
@@ -18,27 +17,33 @@ _POINTS = 2_000
 
 
 def read_all(folder: Path, dimensions: int) -> int:
-    """Load, count, read every point with its vector, and search once through each payload index; returns the count."""
+    """Load, count, read every point with its vector, and compare each payload index with the points; returns the count."""
     shard = qe.EdgeShard.load(str(folder), shard_config(dimensions))
     count = shard.count(qe.CountRequest(exact=True))
-    sample: Mapping[str, object] = {}
+    values: dict[str, set[str]] = {field: set() for field in FIELDS}
     after, read = None, 0
     while True:
         points, after = shard.scroll(qe.ScrollRequest(offset=after, limit=_POINTS, with_payload=True, with_vector=True))
         read += len(points)
-        for point in points[:1]:
-            sample = dict(point.payload or {})
+        for point in points:
+            payload = point.payload or {}
+            for field in FIELDS:
+                values[field].add(str(payload[field]))
         if after is None:
             break
-    if read != count:
-        raise ValueError(f"{read} of {count} points can be read")
+    _compare("points", read, count)
     vector = [1.0] + [0.0] * (dimensions - 1)
-    conditions = [qe.FieldCondition(key=field, match=qe.MatchAny([str(sample[field])])) for field in FIELDS if field in sample]
-    for condition in (*conditions, None):
-        found = None if condition is None else qe.Filter(must=[condition])
-        shard.query(qe.QueryRequest(limit=1, query=qe.Query.Nearest(vector), filter=found, params=qe.SearchParams(exact=True)))
+    for field in FIELDS:
+        among = qe.Filter(must=[qe.FieldCondition(key=field, match=qe.MatchAny(sorted(values[field])))])
+        _compare(field, shard.count(qe.CountRequest(exact=True, filter=among)), count)
+        shard.query(qe.QueryRequest(limit=1, query=qe.Query.Nearest(vector), filter=among, params=qe.SearchParams(exact=True)))
     shard.close()
     return int(count)
+
+
+def _compare(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(f"{what}: {found} of {expected} can be found")
 
 
 if __name__ == "__main__":
