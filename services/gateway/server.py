@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 from collections.abc import Iterator
@@ -10,21 +11,34 @@ from contextlib import contextmanager
 import uvicorn
 
 from services.gateway.asgi import AsgiApp
+from services.gateway.http_protocol import Deadlines, PatientProtocol, check_all
 
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
 _SHUTDOWN_SECONDS = 5
 _ALLOCATIONS_BETWEEN_COLLECTIONS = 5_000
+_TICKS_BETWEEN_SWEEPS = 10
+_DEADLINES = Deadlines()
 MIB = 1024 * 1024
 
 
 class GatewayServer(uvicorn.Server):
     """``await server.serve(sockets=[listening])`` serves until ``should_exit``; signals are left to the process."""
 
+    def __init__(self, config: uvicorn.Config, deadlines: Deadlines) -> None:
+        super().__init__(config)
+        self._deadlines = deadlines
+
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until ``should_exit``."""
         settle_memory()
         await super().serve(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Uvicorn calls this ten times a second; once a second slow clients are looked for."""
+        if counter % _TICKS_BETWEEN_SWEEPS == 0:
+            check_all(self.server_state.connections, asyncio.get_running_loop().time(), self._deadlines)
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -32,11 +46,11 @@ class GatewayServer(uvicorn.Server):
         yield
 
 
-def make_server(app: AsgiApp, *, websocket_message_bytes: int = MIB, ping_seconds: float = 20.0) -> GatewayServer:
+def make_server(app: AsgiApp, *, websocket_message_bytes: int = MIB, ping_seconds: float = 20.0, deadlines: Deadlines = _DEADLINES) -> GatewayServer:
     """A server for ``app``; call ``serve`` with sockets of :func:`listen`."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=PatientProtocol,
         ws="websockets-sansio",
         loop="none",
         interface="asgi3",
@@ -53,7 +67,7 @@ def make_server(app: AsgiApp, *, websocket_message_bytes: int = MIB, ping_second
         ws_ping_timeout=ping_seconds,
         ws_per_message_deflate=False,
     )
-    return GatewayServer(config)
+    return GatewayServer(config, deadlines)
 
 
 def listen(host: str, port: int) -> socket.socket:
