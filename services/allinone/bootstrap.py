@@ -109,7 +109,7 @@ async def open_box(home: Home, settings: AllSettings, catalog: ModelCatalog | No
                 documents=retrieval.documents, content=retrieval.documents,
                 threads=SqlAlchemyThreads(engine), usage=SqlAlchemyUsage(engine), models=CatalogCards(catalog),
                 encoder=encoder,
-                reranking=TextReranking(reranker, retrieval.text_index, encoder),
+                reranking=TextReranking(reranker, encoder),
                 readiness=BoxReadiness(
                     home, engine, retrieval, encoder, models, {**retrieval.tasks, "space_purge": purging},
                     least_free_bytes=settings.box.least_free_bytes,

@@ -11,16 +11,15 @@ import numpy as np
 from appliance.contracts.embed.v1.api import Encoder
 from appliance.contracts.rerank.v1.api import Reranker
 from appliance.contracts.retrieval.v1.api import Passage
-from appliance.language.query import DocumentFrequencies, analyse_query
+from appliance.language.query import AnalysedQuery, analyse_query
 from appliance.language.terms import passage_terms
 
 
 class TextReranking:
     """Implements the gateway's ``Reranking``."""
 
-    def __init__(self, reranker: Reranker, statistics: DocumentFrequencies, encoder: Encoder | None) -> None:
+    def __init__(self, reranker: Reranker, encoder: Encoder | None) -> None:
         self._reranker = reranker
-        self._statistics = statistics
         self._encoder = encoder
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Sequence[float]:
@@ -28,16 +27,32 @@ class TextReranking:
         analysed = await asyncio.to_thread(analyse_query, query)
         cosines = await self._cosines(query, documents, analysed.language.value)
         passages = [_passage(index, text, cosine) for index, (text, cosine) in enumerate(zip(documents, cosines, strict=True))]
-        scores = await asyncio.to_thread(
-            lambda: self._reranker.order(analysed, passages, [passage_terms(text) for text in documents], self._statistics)
-        )
+        scores = await asyncio.to_thread(self._scores, analysed, passages)
         return [1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score)))) for score in scores]
+
+    def _scores(self, analysed: AnalysedQuery, passages: Sequence[Passage]) -> Sequence[float]:
+        terms = [passage_terms(passage.text) for passage in passages]
+        return self._reranker.order(analysed, passages, terms, _OwnStatistics([frozenset(one.terms) for one in terms]))
 
     async def _cosines(self, query: str, documents: Sequence[str], language: str) -> Sequence[float | None]:
         if self._encoder is None or language not in self._encoder.languages:
             return [None] * len(documents)
         vectors = await self._encoder.embed([query, *documents])
         return [float(cosine) for cosine in np.asarray(vectors[1:] @ vectors[0])]
+
+
+class _OwnStatistics:
+    """Document frequencies over the caller's own texts: those of the index would tell which words other people's documents hold."""
+
+    def __init__(self, texts: Sequence[frozenset[str]]) -> None:
+        self._texts = texts
+
+    @property
+    def documents(self) -> int:
+        return len(self._texts)
+
+    def document_frequency(self, term: str) -> int:
+        return sum(term in text for text in self._texts)
 
 
 def _passage(index: int, text: str, cosine: float | None) -> Passage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from services.gateway.schemas import Cited, Hit, MessageAnswer, NewThread, Searc
 
 ThreadId = Annotated[str, Path(min_length=1, max_length=200)]
 _NO_TITLE = ""
+_CORPUS_LEGS = ("bm25", "fusion", "rerank")
 
 
 def thread_routes(box: Dependencies) -> APIRouter:
@@ -39,7 +41,7 @@ def thread_routes(box: Dependencies) -> APIRouter:
         found = await box.retrieval.search(query, caller)
         timings = {name: round(seconds * 1000, 3) for name, seconds in found.timings.items()}
         return SearchAnswer(
-            data=[_hit(passage) for passage in found.passages], language=found.language, timings_ms=timings, degraded=list(found.degraded)
+            data=_hits(found.passages), language=found.language, timings_ms=timings, degraded=list(found.degraded)
         )
 
     @router.get("/threads", tags=["threads"], summary="Threads of the caller, last changed first")
@@ -74,7 +76,20 @@ def _check_spaces(spaces: list[str] | None, caller: Principal) -> None:
         raise not_found("space")
 
 
-def _hit(passage: Passage) -> Hit:
+def _hits(passages: Sequence[Passage]) -> list[Hit]:
+    """Scores leave as 1 / rank: raw ones move when a foreign document uses a word, and would tell that it does (docs/acl.md).
+
+    A cosine depends on no other document and stays as it is.
+    """
+    ranks = {leg: sorted({one.legs[leg] for one in passages if leg in one.legs}, reverse=True) for leg in _CORPUS_LEGS}
+    hits = []
+    for place, passage in enumerate(passages, 1):
+        legs = {leg: round(1 / (ranks[leg].index(score) + 1), 3) if leg in ranks else score for leg, score in passage.legs.items()}
+        hits.append(_hit(passage, round(1 / place, 3), legs))
+    return hits
+
+
+def _hit(passage: Passage, score: float, legs: dict[str, float]) -> Hit:
     return Hit(
         document_id=passage.document_id,
         document_name=passage.document_name,
@@ -85,8 +100,8 @@ def _hit(passage: Passage) -> Hit:
         start=passage.start,
         end=passage.end,
         text=passage.text,
-        score=passage.score,
-        legs=dict(passage.legs),
+        score=score,
+        legs=legs,
     )
 
 
