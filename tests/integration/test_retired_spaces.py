@@ -94,6 +94,13 @@ def test_the_box_purges_what_was_removed_beside_it_and_while_it_was_down(tmp_pat
         _remove(tmp_path, "beside")
         wait_until(lambda: client.post("/api/spaces", json={"name": "beside"}).status_code == 201, 5)
         assert _documents(client, "beside") == []
+        assert client.delete("/api/spaces/beside").status_code == 204
+        wait_until(lambda: client.post("/api/spaces", json={"name": "beside"}).status_code == 201, 5)
+        upload(client, "beside", ("b.txt", b"Another text."))
+        assert client.delete("/api/spaces/beside").status_code == 409
+        assert client.delete("/api/spaces/beside", params={"force": True}).status_code == 204
+        wait_until(lambda: client.post("/api/spaces", json={"name": "beside"}).status_code == 201, 5)
+        assert _documents(client, "beside") == []
         assert client.get("/readyz").json()["checks"]["task.space_purge"]["ok"]
     _remove(tmp_path, "down")
     with box_process(tmp_path, set_up_models=False) as box, box.client() as client:
