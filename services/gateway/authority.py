@@ -27,10 +27,12 @@ class AuthorityWatch:
     A cancellation while ``error`` is None came from elsewhere and must be passed on.
     """
 
-    __slots__ = ("_again", "_loop", "_task", "_timer", "_watcher", "error")
+    __slots__ = ("_again", "_armed", "_loop", "_task", "_timer", "_watcher", "error")
 
-    def __init__(self, again: Again) -> None:
+    def __init__(self, again: Again, *, armed: bool = True) -> None:
         self._again = again
+        self._armed = armed
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._watcher: asyncio.Task[None] | None = None
         self._task: asyncio.Task[object] | None = None
@@ -38,13 +40,19 @@ class AuthorityWatch:
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
-        self._timer = self._loop.call_later(CHECK_SECONDS, self._begin)
+        if self._armed:
+            self.arm()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+
+    def arm(self) -> None:
+        """Begin to check; for those who made the watch unarmed because most answers end before it is worth a timer."""
+        self._timer = self._loop.call_later(CHECK_SECONDS, self._begin)
 
     def lost(self) -> ApplianceError | None:
         """Why authority was lost, None when it was not; takes back the cancellation that told so."""

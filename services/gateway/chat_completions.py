@@ -73,7 +73,10 @@ class ChatCompletions:
         async def again() -> Principal:
             return await self._door.again(exchange.headers.get(b"authorization"))
 
-        with AuthorityWatch(again) as authority, DepartureWatch(exchange.receive, self._settings.max_turn_seconds) as watch:
+        with (
+            AuthorityWatch(again, armed=False) as authority,
+            DepartureWatch(exchange.receive, self._settings.max_turn_seconds, authority.arm) as watch,
+        ):
             try:
                 await self._answer(exchange, request, turn, principal, answer, record)
             except asyncio.CancelledError:

@@ -7,6 +7,7 @@ So a timer starts the task once an answer has lasted ``GRACE_SECONDS``; it also 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Literal, Self
 
 from services.gateway.asgi import Receive
@@ -15,14 +16,15 @@ GRACE_SECONDS: Final = 0.05
 
 
 class DepartureWatch:
-    """``with DepartureWatch(receive, max_seconds) as watch``: cancels the current task when the client leaves or time is up.
+    """``with DepartureWatch(receive, max_seconds, lasting) as watch``: cancels the current task when the client leaves or time is up.
 
-    ``watch.reason`` says which; a cancellation while it is None came from elsewhere and must be passed on.
+    ``lasting`` is called once when the answer has outlived the grace. ``watch.reason`` says which; a cancellation while it is None came from elsewhere and must be passed on.
     """
 
-    __slots__ = ("_loop", "_max_seconds", "_receive", "_task", "_timer", "_watcher", "reason")
+    __slots__ = ("_lasting", "_loop", "_max_seconds", "_receive", "_task", "_timer", "_watcher", "reason")
 
-    def __init__(self, receive: Receive, max_seconds: float) -> None:
+    def __init__(self, receive: Receive, max_seconds: float, lasting: Callable[[], None]) -> None:
+        self._lasting = lasting
         self._receive = receive
         self._max_seconds = max_seconds
         self._loop = asyncio.get_running_loop()
@@ -42,6 +44,7 @@ class DepartureWatch:
 
     def _begin(self) -> None:
         self._watcher = self._loop.create_task(self._watch())
+        self._lasting()
 
     async def _watch(self) -> None:
         try:
