@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 
 from appliance.home import Home
 from appliance.kit.errors import ApplianceError
@@ -21,6 +23,8 @@ from appliance.kit.telemetry import configure_telemetry  # noqa: E402
 from services.allinone.bootstrap import AllSettings, open_box  # noqa: E402
 from services.gateway.server import listen, make_server  # noqa: E402
 
+_M_ARENA_MAX = -8  # malloc.h
+
 
 def main() -> int:
     """Serve; the exit status comes from the table of errors."""
@@ -33,6 +37,7 @@ def main() -> int:
         settings = AllSettings.read()
         configure_logging(level=settings.box.log_level, folder=_home.logs, stderr=False)
         configure_telemetry(settings.box.otlp_endpoint, service="allinone")
+        _bound_arenas()
         with _home.lock():
             import uvloop
 
@@ -46,6 +51,12 @@ def main() -> int:
         print("hint: choose another port: appliance up --port 8081", file=sys.stderr)
         return 40
     return 0
+
+
+def _bound_arenas() -> None:
+    """Two malloc arenas instead of eight a core (glibc): many threads each kept freed memory of their own, 80 MB after a large document."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 async def _serve(settings: AllSettings, host: str, port: int) -> None:
