@@ -205,9 +205,10 @@ class Journal:
         except OSError as error:
             self._undo(offset, error)
             raise
+        self.head = Head(seq, last.decode(), segment, offset + len(batch))
         if on_durable is not None:
             on_durable(first)
-        self._put_head(Head(seq, last.decode(), segment, offset + len(batch)))
+        self._put_head(self.head)
 
     def _place_for(self, size: int) -> tuple[int, int]:
         """Segment and offset for a batch of ``size`` bytes; starts a new segment when the current one is full."""

@@ -42,12 +42,12 @@ def test_a_wrong_password_is_refused_and_a_right_one_opens_the_page(page: Any, b
     page.press("#password", "Enter")
     page.wait_for_selector("#login-problem .error")
     assert page.locator("#login-problem").get_attribute("role") == "alert"
-    page.wait_for_function("document.activeElement.id === 'password'")
+    page.locator("#password:focus").wait_for()
     assert box.password not in page.url
     page.fill("#password", box.password)
     page.press("#password", "Enter")
     page.wait_for_selector("#question")
-    page.wait_for_function("document.activeElement.id === 'question'")
+    page.locator("#question:focus").wait_for()
 
 
 def test_the_policy_lets_the_page_load_nothing_but_itself(page: Any, box: Address) -> None:
