@@ -1,6 +1,6 @@
 """The appliance home: one folder that holds everything of one box. Owns the names inside it and the lock on it.
 
-``keys/`` signing keys · ``audit/`` the log · ``box.db`` catalogue, identity, threads · ``blobs/`` originals · ``indexes/`` derived data ·
+``keys/`` signing keys · ``audit/`` the log · ``box.db`` catalogue, threads · ``identity.db`` users, keys, spaces · ``blobs/`` originals · ``indexes/`` derived data ·
 ``models/`` snapshots · ``logs/`` · ``run/`` pid and address while it runs · ``admin.key``, ``admin.password`` first access.
 """
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens to the power: temp file, fsync, rename, fsync of the folder."""
+"""Files that are whole or absent, whatever happens to the power: temp file, fsync, link, fsync of the folder."""
 
 from __future__ import annotations
 
@@ -11,39 +11,18 @@ from pathlib import Path
 from appliance.kit.errors import ApplianceError
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Put ``data`` at ``path`` atomically, replacing what was there; makes missing folders (mode 0700).
+def write_once(path: Path, data: bytes, *, mode: int = 0o600) -> bool:
+    """Put ``data`` at ``path`` unless a file is there: then it wins, and the answer is False. Safe to race; makes missing folders (mode 0700).
 
     Raises:
         ApplianceError: ``disk_full``, or ``home_invalid`` when the folder cannot be written.
     """
-    _place(path, data, mode, exclusive=False)
-
-
-def write_once(path: Path, data: bytes, *, mode: int = 0o600) -> bool:
-    """As :func:`write_durably`, but an existing file wins: returns False and leaves it. Safe to race."""
-    return _place(path, data, mode, exclusive=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _place(path: Path, data: bytes, mode: int, *, exclusive: bool) -> bool:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             _write(temporary, data, mode)
-            if exclusive:
-                os.link(temporary, path)
-            else:
-                temporary.replace(path)
+            os.link(temporary, path)
         except FileExistsError:
             return False
         finally:
@@ -53,6 +32,15 @@ def _place(path: Path, data: bytes, mode: int, *, exclusive: bool) -> bool:
     except OSError as error:
         raise _translated(path, error) from error
     return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

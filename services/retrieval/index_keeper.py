@@ -56,11 +56,22 @@ class IndexKeeper:
         live, embedded = await self._chunks.totals()
         if self._text.documents != live:
             await self._rebuild_text(live)
-        if self._vectors is not None and await asyncio.to_thread(self._vectors.count) != embedded:
+        if self._vectors is not None and not await self._vectors_agree(self._vectors, embedded):
             log.warning("vector_index_rebuild", chunks=live)
             await asyncio.to_thread(self._vectors.clear)
             await self._chunks.forget_vectors()
         await self._presence.refresh()
+
+    async def _vectors_agree(self, vectors: QdrantVectorIndex, embedded: int) -> bool:
+        """Whether the index holds as many vectors as the catalogue knows of.
+
+        A stop between adding a batch and noting it leaves vectors of chunks that count as not embedded; those are taken out and come again
+        with their chunks, so that a kill -9 costs one batch and not every vector of the library.
+        """
+        if await asyncio.to_thread(vectors.count) > embedded:
+            for begin in range(0, len(ids := await self._chunks.unembedded_ids()), _REBUILD_BATCH):
+                await asyncio.to_thread(vectors.remove, ids[begin : begin + _REBUILD_BATCH])
+        return await asyncio.to_thread(vectors.count) == embedded
 
     async def _rebuild_text(self, live: int) -> None:
         log.warning("text_index_rebuild", chunks=live)

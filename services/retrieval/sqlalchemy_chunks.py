@@ -80,6 +80,12 @@ class SqlChunks:
             rows = (await connection.execute(statement)).all()
         return [Unembedded(_entry(row), embedding_text(row.heading_path, row.context, row.text)) for row in rows]
 
+    async def unembedded_ids(self) -> list[int]:
+        """Ids of all live chunks without a vector."""
+        statement = sa.select(chunks.c.id).join(documents, _LIVE).where(chunks.c.embedded == sa.false())
+        async with reading(self._engine) as connection:
+            return list((await connection.execute(statement)).scalars())
+
     async def mark_embedded(self, chunk_ids: Sequence[int]) -> None:
         """Record that the vector index holds these chunks durably."""
         async with writing(self._engine) as connection:

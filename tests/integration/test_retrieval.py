@@ -165,3 +165,30 @@ async def test_a_hundred_documents_at_once_with_deletions_in_between(tmp_path: P
         assert service.text_index.documents == 50
         assert service.vector_index.count() == 50
         assert await service.documents.counts(["legal"]) == {"legal": 50}
+
+
+async def test_a_stop_between_adding_vectors_and_noting_them_costs_one_batch(tmp_path: Path) -> None:
+    """Not every vector of the library: those that nobody noted are taken out and made again."""
+    import sqlite3
+
+    class Counting(WordEncoder):
+        def __init__(self) -> None:
+            self.bulk = 0
+
+        async def embed(self, texts, *, background=False):
+            self.bulk += len(texts) if background else 0
+            return await super().embed(texts)
+
+    async with retrieval_in(tmp_path) as service:
+        for number in range(6):
+            taken = await submit(service, tmp_path, f"{number}.txt", f"Turbine manual number {number}.", "legal", OWNER)
+            await settled(service, taken.document.id, OWNER)
+    with sqlite3.connect(tmp_path / "box.db") as database:  # what a kill -9 between index and catalogue leaves
+        document, version = database.execute("SELECT document_id, version FROM chunks ORDER BY id DESC LIMIT 1").fetchone()
+        database.execute("UPDATE chunks SET embedded = 0 WHERE document_id = ?", (document,))
+        database.execute("UPDATE versions SET embedded_chunks = 0 WHERE document_id = ? AND version = ?", (document, version))
+    encoder = Counting()
+    async with retrieval_in(tmp_path, encoder=encoder) as service:
+        await settled(service, document, OWNER)
+        assert encoder.bulk == 1
+        assert service.vector_index.count() == 6
