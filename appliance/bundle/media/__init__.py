@@ -1,0 +1,1 @@
+"""Bundles on their way: parts for media, deltas, and putting both together again."""
