@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli import audit, chat, docs, doctor, keys, models, spaces, up, users
+from appliance.cli import audit, bundle, chat, docs, doctor, keys, models, spaces, trust, up, users
 from appliance.kit.errors import ApplianceError
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app.add_typer(spaces.app, name="spaces")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(audit.app, name="audit")
+app.add_typer(bundle.app, name="bundle")
+app.add_typer(trust.app, name="trust")
 
 
 def main() -> None:
