@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export PATH := $(VENV)/bin:$(PATH)
 BENCH_ARGS := $(if $(JSON),--json $(JSON)) $(if $(DATA),--data $(DATA))
 
-.PHONY: help up down setup setup-test test lint bench lock clean
+.PHONY: help up down setup setup-test test test-site prove bundle lint bench lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,16 @@ down: ## stop the box of $APPLIANCE_HOME
 
 test: setup-test ## everything CI runs, within 10 minutes on 2 cores
 	@scripts/test.sh
+
+bundle: setup ## seal the embedded bundle: OUT=dist/embedded.bundle
+	@mkdir -p $(dir $(or $(OUT),dist/embedded.bundle))
+	@appliance bundle build bundles/embedded.toml -o $(or $(OUT),dist/embedded.bundle)
+
+test-site: setup-test ## bare host (debootstrap, systemd-nspawn, no network) → Ansible → smoke → upgrade → rollback; needs root, minutes
+	@$(PY) -m pytest -m site -p no:xdist -s --timeout 1800 tests/integration
+
+prove: setup ## install → smoke → chat → upgrade → rollback in three kinds of closed network; needs root, minutes
+	@appliance prove-airgap
 
 lint: setup-test ## ruff, mypy, import-linter
 	@scripts/lint.sh
