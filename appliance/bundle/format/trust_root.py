@@ -3,7 +3,8 @@
 Invariants:
 1. A root is followed only by version + 1, signed by the thresholds of role ``root`` in the old *and* in the new one.
 2. A key counts once, whatever name it is listed under: its id is the sha256 of its public bytes.
-3. Every role has at least as many keys as its threshold asks for, and a threshold of at least one.
+3. Every role has at least as many keys as its threshold asks for, and a threshold of at least one. Only ``models`` may have no key: then no
+   model is trusted.
 """
 
 from __future__ import annotations
@@ -180,7 +181,8 @@ def _role(name: str, entry: object, keys: Mapping[str, TrustedKey]) -> Role:
     if any(keys[keyid].type != kind for keyid in listed):
         raise ValueError(f"role {name}: its keys must be {kind}")
     threshold = whole_number(fields["threshold"], MAX_KEYS, f"role {name}: threshold")
-    if not 1 <= threshold <= len(listed):
+    nobody = name == "models" and not listed and threshold == 1
+    if not (1 <= threshold <= len(listed) or nobody):
         raise ValueError(f"role {name}: threshold {threshold} of {len(listed)} keys")
     return Role(tuple(listed), threshold)
 
