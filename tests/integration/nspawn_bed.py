@@ -62,7 +62,9 @@ class BareHost:
         strict = ["-o", "StrictHostKeyChecking=yes", "-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
         return ["-F", "none", "-i", str(self.key), "-o", "IdentitiesOnly=yes", *strict]
 
-    def run(self, command: str, *, check: bool = True, timeout_seconds: float = 300, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, command: str, *, check: bool = True, timeout_seconds: float = 300, stdin: bytes | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run a shell command as root. Raises ``CalledProcessError`` (with its output in the message) unless ``check`` is off."""
         arguments = ["ssh", *self.ssh_options, f"root@{self.address}", command]
         given = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
