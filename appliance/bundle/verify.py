@@ -34,7 +34,7 @@ from appliance.bundle.format.canonical_json import refusal
 from appliance.bundle.format.container import BLOB_FOLDER, END, MANIFEST, PROVENANCE, Member, lay_out
 from appliance.bundle.format.delta import Delta, parse_delta
 from appliance.bundle.format.dsse import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
-from appliance.bundle.format.manifest import Chunk, Manifest, Target, check_digest, format_time, invalid, parse_manifest
+from appliance.bundle.format.manifest import Manifest, Target, check_digest, format_time, invalid, parse_manifest
 from appliance.bundle.format.trust_root import TrustRoot, distrust, first_root, next_root, parse_chain
 from appliance.kit.errors import ApplianceError
 
@@ -48,7 +48,10 @@ PROVENANCE_PREDICATE: Final = "https://slsa.dev/provenance/v1"
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Where trust starts: the current root of an installed site, or the fingerprint (sha256 hex of its payload) of the first root, read from paper."""
+    """Where trust starts: the current root of an installed site, or the fingerprint (sha256 hex of its payload) of the first root, read from paper.
+
+    With both, both must hold; with neither nothing is accepted.
+    """
 
     root: TrustRoot | None = None
     first_fingerprint: str = ""
@@ -122,7 +125,7 @@ class BundleVerification:
         self._step = _Step.ROOTS
         self._overrides: list[str] = []
         self._signers: tuple[str, ...] = ()
-        self._open: dict[str, Chunk] = {}
+        self._open: set[str] = set()
         self._guard = threading.Lock()
         self._root: TrustRoot
         self._subject: str
@@ -138,7 +141,7 @@ class BundleVerification:
             if root.version != 1:
                 raise distrust("the chain of roots does not begin with version 1")
             known = self._pin.root
-            if known is None and root.fingerprint != self._pin.first_fingerprint:
+            if (known is None or self._pin.first_fingerprint) and root.fingerprint != self._pin.first_fingerprint:
                 raise distrust(f"the first root of trust has the fingerprint sha256:{root.fingerprint}, which is not the pinned one")
             pinned = known is None or _same(known, root)
             for envelope in envelopes[1:]:
@@ -194,12 +197,12 @@ class BundleVerification:
             self._delta = None if delta is None else parse_delta(delta)
             carried = self._manifest.blobs if self._delta is None else self._delta.carried(self._manifest)
             members = lay_out(start, carried)
-            end = (members[-1].end if members else start) + len(END)
+            end = members.end + len(END)
             if file_size < end:
                 raise refusal("bundle_incomplete", f"the file has {file_size} bytes, {end} are needed: it was cut short")
             if file_size > end:
                 raise invalid(f"the file has {file_size - end} bytes more than the bundle")
-            self._open = {blob.sha256: blob for blob in carried}
+            self._open = {blob.sha256 for blob in carried}
             return members
 
     def accept_blob(self, member: Member, digest: str) -> None:
@@ -210,8 +213,9 @@ class BundleVerification:
             if digest != member.name.removeprefix(BLOB_FOLDER):
                 self._step = _Step.REFUSED
                 raise refusal("bundle_altered", f"{member.name} was changed: its content has the sha256 {digest}")
-            if self._open.pop(digest, None) is None:
+            if digest not in self._open:
                 raise RuntimeError(f"{member.name} was accepted twice")
+            self._open.remove(digest)
 
     def finish(self) -> VerifiedBundle:
         """Step 7. Raises ``bundle_incomplete``."""

@@ -5,11 +5,13 @@ A reader computes what must stand at every offset and compares. So there is one 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import accumulate
+from typing import Final, overload
 
-from appliance.bundle.format.manifest import Chunk, invalid
+from appliance.bundle.format.manifest import MAX_MANIFEST_BYTES, Chunk, invalid
 
 BLOCK: Final = 512
 PROVENANCE: Final = "provenance.dsse.json"
@@ -18,7 +20,7 @@ MANIFEST: Final = "manifest.json"
 DELTA: Final = "delta.json"
 BLOB_FOLDER: Final = "blobs/sha256/"
 END: Final = bytes(2 * BLOCK)
-MAX_HEAD_BYTES: Final = {PROVENANCE: 4 * 2**20, ROOT_CHAIN: 2**20, MANIFEST: 64 * 2**20, DELTA: 80 * 2**20}
+MAX_HEAD_BYTES: Final = {PROVENANCE: 4 * 2**20, ROOT_CHAIN: 2**20, MANIFEST: MAX_MANIFEST_BYTES, DELTA: 20 * 2**20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,32 @@ def head_size(block: bytes, name: str) -> int:
     return size
 
 
-def lay_out(start: int, blobs: Iterable[Chunk]) -> Sequence[Member]:
+class Layout(Sequence[Member]):
+    """Members that are computed when asked for: 250,000 of them would be 60 MB, their offsets are 2 MB."""
+
+    def __init__(self, start: int, blobs: Sequence[Chunk]) -> None:
+        self._blobs = blobs
+        self._offsets = array("Q", accumulate((BLOCK + padded(blob.size) for blob in blobs), initial=start))
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte after the last member."""
+        return self._offsets[-1]
+
+    def __len__(self) -> int:
+        return len(self._blobs)
+
+    @overload
+    def __getitem__(self, index: int) -> Member: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Member]: ...
+    def __getitem__(self, index: int | slice) -> Member | list[Member]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        return Member(BLOB_FOLDER + self._blobs[number].sha256, self._offsets[number], self._blobs[number].size)
+
+
+def lay_out(start: int, blobs: Iterable[Chunk]) -> Layout:
     """Where every blob lies when the first header is at ``start``."""
-    members: list[Member] = []
-    for blob in blobs:
-        members.append(Member(BLOB_FOLDER + blob.sha256, start, blob.size))
-        start = members[-1].end
-    return members
+    return Layout(start, blobs if isinstance(blobs, Sequence) else tuple(blobs))

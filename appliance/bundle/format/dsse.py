@@ -46,9 +46,7 @@ class Envelope:
     def signers(self, keys: Mapping[str, bytes]) -> frozenset[str]:
         """Ids of those ``keys`` (id → 32 raw Ed25519 bytes) whose signature holds; each key counts once."""
         message = self.signed_bytes
-        return frozenset(
-            entry.keyid for entry in self.signatures if entry.keyid in keys and is_signed(keys[entry.keyid], entry.signature, message)
-        )
+        return frozenset(entry.keyid for entry in self.signatures if entry.keyid in keys and is_signed(keys[entry.keyid], entry.signature, message))
 
     def document(self) -> dict[str, Any]:
         """As a JSON document, signatures sorted by key id."""
@@ -72,7 +70,10 @@ def parse_envelope(data: bytes, what: str, *, payload_type: str, code: str = "bu
     Raises:
         ApplianceError: ``code``.
     """
-    return read_envelope(canonical_json.decode(data, what, code=code, limit_bytes=MAX_ENVELOPE_BYTES), what, payload_type=payload_type, code=code)
+    document = canonical_json.decode(
+        data, what, code=code, limit_bytes=MAX_ENVELOPE_BYTES, limit_tables=MAX_SIGNATURES + 1, limit_values=3 * MAX_SIGNATURES
+    )
+    return read_envelope(document, what, payload_type=payload_type, code=code)
 
 
 def read_envelope(document: Any, what: str, *, payload_type: str, code: str = "bundle_invalid") -> Envelope:

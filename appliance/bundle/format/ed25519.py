@@ -15,15 +15,35 @@ from appliance.kit.errors import ApplianceError
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 _EVP_PKEY_ED25519: Final = 1087  # NID_ED25519, openssl/obj_mac.h
+_PRIME: Final = 2**255 - 19  # RFC 8032, section 5.1
+# y of the points of order 1, 4, 2, and of the four of order 8 (each y with both signs of x)
+_SMALL_ORDER_Y: Final = frozenset(
+    {
+        1,
+        0,
+        _PRIME - 1,
+        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
+    }
+)
+
+
+def is_sound(public: bytes) -> bool:
+    """Whether ``public`` (32 bytes) may be trusted at all.
+
+    For a point of small order anybody can make signatures that hold; a point written in a second way would count as a second key.
+    """
+    y = int.from_bytes(public, "little") & (2**255 - 1)
+    return len(public) == KEY_BYTES and y < _PRIME and y not in _SMALL_ORDER_Y
 
 
 def is_signed(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether ``signature`` (64 bytes) is that of ``public`` (32 bytes) over ``message``. Wrong lengths are simply False.
+    """Whether ``signature`` (64 bytes) is that of ``public`` (32 bytes) over ``message``. Wrong lengths and unsound keys are simply False.
 
     Raises:
         ApplianceError: ``unavailable`` when this host has neither ``cryptography`` nor libcrypto 1.1.1 or newer.
     """
-    if len(public) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+    if not is_sound(public) or len(signature) != SIGNATURE_BYTES:
         return False
     try:
         from cryptography.exceptions import InvalidSignature

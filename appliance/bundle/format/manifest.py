@@ -19,9 +19,9 @@ from appliance.bundle.format.paths import check_path, check_paths
 from appliance.kit.errors import ApplianceError
 
 SCHEMA_VERSION: Final = 1
-MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
+MAX_MANIFEST_BYTES: Final = 40 * 1024 * 1024
 MAX_FILES: Final = 100_000
-MAX_CHUNKS: Final = 1_000_000
+MAX_CHUNKS: Final = 250_000
 MAX_CHUNK_BYTES: Final = 4 * 1024 * 1024
 MAX_COMPONENTS: Final = 1000
 FOLDERS: Final[Mapping[str, str]] = {
@@ -35,6 +35,8 @@ FOLDERS: Final[Mapping[str, str]] = {
     "smoke-tests": "app/smoke-tests/",
     "wheelhouse": "wheelhouse/",
 }
+_MAX_TABLES: Final = MAX_FILES + MAX_COMPONENTS + 2
+_MAX_VALUES: Final = 6 * _MAX_TABLES + 2 * MAX_CHUNKS
 MODES: Final = {"0644": 0o644, "0755": 0o755}
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -134,7 +136,7 @@ def parse_manifest(data: bytes) -> Manifest:
     Raises:
         ApplianceError: ``bundle_invalid`` saying what is wrong.
     """
-    document = canonical_json.decode(data, "manifest.json", limit_bytes=MAX_MANIFEST_BYTES)
+    document = canonical_json.decode(data, "manifest.json", limit_bytes=MAX_MANIFEST_BYTES, limit_tables=_MAX_TABLES, limit_values=_MAX_VALUES)
     try:
         return _manifest(document)
     except (ValueError, TypeError, KeyError) as exc:
@@ -181,11 +183,9 @@ def whole_number(value: object, limit: int, what: str) -> int:
 
 
 def _manifest(document: Any) -> Manifest:
-    if isinstance(document, dict) and document.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"schema_version {document.get('schema_version')!r} is not known here; this release reads {SCHEMA_VERSION}")
-    top = exact_keys(
-        document, {"schema_version", "name", "version", "sequence", "issued_at", "expires_at", "target", "components"}, "top level"
-    )
+    if isinstance(document, dict) and not canonical_json.is_integer(document.get("schema_version"), SCHEMA_VERSION):
+        raise ValueError(f"schema_version {str(document.get('schema_version'))[:20]!r} is not known here; this release reads {SCHEMA_VERSION}")
+    top = exact_keys(document, {"schema_version", "name", "version", "sequence", "issued_at", "expires_at", "target", "components"}, "top level")
     components = _components(top["components"])
     target = exact_keys(top["target"], {"os", "arch", "python"}, "target")
     manifest = Manifest(

@@ -16,8 +16,8 @@ from hashlib import sha256
 from typing import Any, Final
 
 from appliance.bundle.format import canonical_json
-from appliance.bundle.format.dsse import Envelope, read_envelope
-from appliance.bundle.format.ed25519 import KEY_BYTES
+from appliance.bundle.format.dsse import MAX_SIGNATURES, Envelope, read_envelope
+from appliance.bundle.format.ed25519 import KEY_BYTES, is_sound
 from appliance.bundle.format.manifest import check_digest, exact_keys, format_time, parse_time, whole_number
 from appliance.kit.errors import ApplianceError
 
@@ -28,6 +28,7 @@ KEY_TYPES: Final = {"ed25519", "ecdsa-p256"}
 MAX_CHAIN: Final = 100
 MAX_KEYS: Final = 64
 MAX_ROOT_BYTES: Final = 256 * 1024
+MAX_CHAIN_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,7 @@ class TrustRoot:
                 "version": self.version,
                 "issued_at": format_time(self.issued_at),
                 "expires_at": format_time(self.expires_at),
-                "keys": {
-                    keyid: {"type": key.type, "public": key.public.hex(), "comment": key.comment} for keyid, key in sorted(self.keys.items())
-                },
+                "keys": {keyid: {"type": key.type, "public": key.public.hex(), "comment": key.comment} for keyid, key in sorted(self.keys.items())},
                 "roles": {name: {"keys": sorted(role.keys), "threshold": role.threshold} for name, role in self.roles.items()},
             }
         )
@@ -95,11 +94,11 @@ def parse_root(payload: bytes) -> TrustRoot:
     Raises:
         ApplianceError: ``trust_invalid``.
     """
-    document = canonical_json.decode(payload, "root of trust", code="trust_invalid", limit_bytes=MAX_ROOT_BYTES)
+    document = canonical_json.decode(payload, "root of trust", code="trust_invalid", limit_bytes=MAX_ROOT_BYTES, limit_tables=MAX_KEYS + 6)
     try:
         top = exact_keys(document, {"schema_version", "version", "issued_at", "expires_at", "keys", "roles"}, "root of trust")
-        if top["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"root of trust: schema_version {top['schema_version']!r} is not known here")
+        if not canonical_json.is_integer(top["schema_version"], SCHEMA_VERSION):
+            raise ValueError(f"root of trust: schema_version {str(top['schema_version'])[:20]!r} is not known here")
         keys = {keyid: _key(keyid, entry) for keyid, entry in _table(top["keys"], "keys").items()}
         roles = {name: _role(name, entry, keys) for name, entry in exact_keys(top["roles"], set(ROLES), "roles").items()}
         version = whole_number(top["version"], 1_000_000, "version")
@@ -116,7 +115,9 @@ def parse_chain(data: bytes) -> list[Envelope]:
     Raises:
         ApplianceError: ``trust_invalid``.
     """
-    document = canonical_json.decode(data, "root chain", code="trust_invalid", limit_bytes=2**20)
+    document = canonical_json.decode(
+        data, "root chain", code="trust_invalid", limit_bytes=MAX_CHAIN_BYTES, limit_tables=MAX_CHAIN * (MAX_SIGNATURES + 1)
+    )
     if not isinstance(document, list) or not 0 < len(document) <= MAX_CHAIN:
         raise distrust(f"root chain: expected 1 to {MAX_CHAIN} roots")
     return [read_envelope(entry, "root", payload_type=PAYLOAD_TYPE, code="trust_invalid") for entry in document]
@@ -165,6 +166,8 @@ def _key(keyid: str, entry: object) -> TrustedKey:
     key = TrustedKey(fields["type"], bytes.fromhex(fields["public"]), fields["comment"])
     if (key.type == "ed25519" and len(key.public) != KEY_BYTES) or len(key.public) > 1024 or key.public.hex() != fields["public"]:
         raise ValueError("key: malformed public bytes")
+    if key.type == "ed25519" and not is_sound(key.public):
+        raise ValueError(f"key {keyid[:12]}: a point of small order or not in its one spelling: anybody could sign with it")
     if key.keyid != check_digest(keyid):
         raise ValueError(f"key {keyid[:12]}: its id is not the digest of its public bytes")
     if not (len(key.comment) <= 200 and key.comment.isprintable()):
