@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli import audit, bundle, chat, docs, doctor, keys, models, spaces, trust, up, users
+from appliance.cli import audit, backup, bundle, chat, docs, doctor, keys, models, spaces, trust, up, users
 from appliance.kit.errors import ApplianceError
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app.command("status")(up.status)
 app.command("chat")(chat.chat)
 app.command("search")(chat.search)
 app.command("doctor")(doctor.doctor)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.add_typer(docs.app, name="docs")
 app.add_typer(users.app, name="users")
 app.add_typer(spaces.app, name="spaces")

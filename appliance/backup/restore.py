@@ -1,0 +1,88 @@
+"""Makes a home out of a backup. The home appears whole or not at all; an existing one is never touched, at most moved aside on request."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from appliance.audit.durable_files import sync_folder
+from appliance.audit.signing import PUBLIC_NAME, load_public_key
+from appliance.audit.verify import verify_log
+from appliance.backup.archive import Index, unpack
+from appliance.home import Home
+from appliance.kit.errors import ApplianceError
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """``aside``: where the home that stood there is now; None when there was none. ``audit_records``: how many hold in the restored log."""
+
+    home: Path
+    aside: Path | None
+    audit_records: int
+    index: Index
+
+
+def restore_backup(archive: Path, home: Home, *, public: Ed25519PublicKey | None = None, replace: bool = False) -> Restored:
+    """Unpack ``archive`` as ``home``.
+
+    Args:
+        archive: the backup file.
+        home: where; absent or empty, unless ``replace``.
+        public: audit key of the box, noted down elsewhere; None trusts the one in the backup.
+        replace: move a home that is there aside (it is not deleted).
+
+    Raises:
+        ApplianceError: ``conflict`` (the home is in use or not empty), ``bundle_…``, ``audit_broken``, ``disk_full``. Nothing is in place then.
+    """
+    target = home.path
+    if home.running() is not None:
+        raise ApplianceError("conflict", f"a box serves {target}", hint="stop it first: appliance down")
+    if target.exists() and any(target.iterdir()) and not replace:
+        raise ApplianceError("conflict", f"{target} is not empty", hint="name another --home, or move it aside with --replace")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in target.parent.glob(f".{target.name}.restoring-*"):  # of a restore that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.restoring-", dir=target.parent))
+    try:
+        index = unpack(archive, temporary, public)
+        records = _proven_audit(temporary)
+        _sync_tree(temporary)
+        aside = _move_aside(target)
+        temporary.rename(target)
+        sync_folder(target.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return Restored(target, aside, records, index)
+
+
+def _proven_audit(folder: Path) -> int:
+    if not (folder / "audit").is_dir():
+        return 0
+    verdict = verify_log(folder / "audit", load_public_key(folder / "keys" / PUBLIC_NAME))
+    if verdict.fault is not None:
+        raise ApplianceError("audit_broken", f"the audit log in the backup is broken at record {verdict.fault.seq}", hint="use another backup")
+    return verdict.records
+
+
+def _move_aside(target: Path) -> Path | None:
+    if not target.exists():
+        return None
+    if not any(target.iterdir()):
+        target.rmdir()
+        return None
+    aside = target.with_name(f"{target.name}.replaced-{int(time.time())}")
+    target.rename(aside)
+    return aside
+
+
+def _sync_tree(folder: Path) -> None:
+    for place, _, _ in os.walk(folder):
+        sync_folder(Path(place))
