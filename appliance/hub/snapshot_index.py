@@ -17,6 +17,7 @@ from typing import Any, Final
 
 SCHEMA_VERSION: Final = 1
 INDEX_NAME: Final = "snapshot.json"
+SIGNATURE_NAME: Final = "model.sig"  # beside the index; the one file that is in no index
 MAX_INDEX_BYTES: Final = 4 * 1024 * 1024
 _PART: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _FILE_NAME: Final = re.compile(rf"{_PART}(/{_PART})*")
@@ -84,7 +85,7 @@ def parse_index(data: bytes) -> SnapshotIndex:
 
 
 def _file_name(name: str) -> str:
-    if not _FILE_NAME.fullmatch(name) or name == INDEX_NAME:
+    if not _FILE_NAME.fullmatch(name) or name in {INDEX_NAME, SIGNATURE_NAME}:
         raise ValueError(f"unsafe file name {name!r}")
     return name
 

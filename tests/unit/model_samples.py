@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from appliance.hub.snapshots import Snapshot, write_snapshot
+from appliance.hub.model_trust import ModelSigner, ModelTrust
+from appliance.hub.snapshot_writing import write_snapshot
+from appliance.hub.snapshots import Snapshot
 
 TINY = "embed/tiny-v1"
+SIGNER = ModelSigner.generate()
+TRUST = ModelTrust.of(SIGNER.public_key)
 CONTENT = {"model.onnx": b"weights " * 1000, "tokenizer.json": b"{}", "sub/notes.txt": b"a file in a folder"}
 EMBED = """
 [embed.minilm]
@@ -28,8 +32,9 @@ def fill(folder: Path) -> None:
         (folder / name).write_bytes(content)
 
 
-def write_tiny(hub: Path) -> Snapshot:
-    return write_snapshot(hub, TINY, {"package": "tiny==1"}, fill)
+def write_tiny(hub: Path, path: str = TINY, *, signer: ModelSigner | None = SIGNER) -> Snapshot:
+    """A small snapshot, signed with a key that only :data:`TRUST` knows."""
+    return write_snapshot(hub, path, {"package": "tiny==1"}, fill, signer=signer)
 
 
 def write_models(folder: Path, text: str, *, version: str = "schema_version = 1\n") -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from appliance.hub.snapshot_index import digest_of, parse_index
-from appliance.hub.snapshots import TEMP_PREFIX, open_snapshot, read_verified, remove_unfinished, verify, write_snapshot
+from appliance.hub.snapshot_writing import TEMP_PREFIX, remove_unfinished, write_snapshot
+from appliance.hub.snapshots import open_snapshot, read_verified, verify
 from appliance.kit.errors import ApplianceError
 from tests.unit.model_samples import CONTENT, TINY, fill, write_tiny
 

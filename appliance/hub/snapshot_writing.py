@@ -1,0 +1,139 @@
+"""Making snapshots: whole or not at all, signed before they appear. Owns: the unfinished folder and its way into place, and later signatures.
+
+Invariant: a reader sees no folder, or one that is complete, durable and (with a signer) signed: written beside its place, fsynced, renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from appliance.hub.model_trust import ModelSigner
+from appliance.hub.snapshot_files import files_below, move_aside, remove_tree, seal_folder, sync
+from appliance.hub.snapshot_index import INDEX_NAME, SIGNATURE_NAME, FileEntry, SnapshotIndex, digest_of
+from appliance.hub.snapshots import Snapshot, open_snapshot
+from appliance.kit.errors import ApplianceError
+
+TEMP_PREFIX: Final = ".unfinished-"
+_FOLDER_NAME: Final = re.compile(r"(?P<name>.+)-v(?P<version>[1-9][0-9]*)")
+
+
+def write_snapshot(
+    hub: Path,
+    path: str,
+    created_from: Mapping[str, str],
+    fill: Callable[[Path], None],
+    expected_digest: str = "",
+    signer: ModelSigner | None = None,
+) -> Snapshot:
+    """Make ``hub/path`` out of what ``fill`` puts into an empty folder. A folder that is already there is moved aside as ``….replaced``.
+
+    Raises:
+        ApplianceError: ``disk_full``; ``snapshot_altered`` when what came out has not ``expected_digest`` (hex; empty = any): nothing is put in place then.
+    """
+    kind, _, last = path.partition("/")
+    match = _FOLDER_NAME.fullmatch(last)
+    if match is None:
+        raise ValueError(f"not a snapshot path: {path!r}")
+    target = hub / path
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=target.parent))
+        try:
+            fill(temporary)
+            index = SnapshotIndex(kind, match["name"], int(match["version"]), dict(created_from), _measure(temporary))
+            _finish(temporary, path, index, expected_digest, signer)
+            move_aside(target)
+            temporary.rename(target)
+            sync(target.parent)
+        except BaseException:
+            remove_tree(temporary)
+            raise
+    except OSError as exc:
+        raise ApplianceError("disk_full", f"cannot write model snapshot {path}: {exc.strerror}", hint=f"free space on the disk of {hub}") from exc
+    return open_snapshot(hub, path)
+
+
+def sign_in_place(snapshot: Snapshot, signer: ModelSigner) -> None:
+    """Give a whole snapshot a new signature: one rename, so that a reader sees the old one or the new one.
+
+    Raises:
+        ApplianceError: ``disk_full`` when it cannot be written.
+    """
+    temporary = snapshot.folder.parent / f"{TEMP_PREFIX}{secrets.token_hex(6)}.sig"
+    try:
+        temporary.write_bytes(signer.sign(snapshot.folder.name, snapshot.digests))
+        temporary.chmod(0o444)
+        sync(temporary)
+        temporary.rename(snapshot.folder / SIGNATURE_NAME)
+        sync(snapshot.folder)
+    except OSError as exc:
+        temporary.unlink(missing_ok=True)
+        hint = f"free space, or correct the rights of {snapshot.folder}"
+        raise ApplianceError("disk_full", f"cannot sign model snapshot {snapshot.label}: {exc.strerror}", hint=hint) from exc
+
+
+def adopt_snapshot(hub: Path, snapshot: Snapshot, path: str, signer: ModelSigner | None = None) -> None:
+    """Take over another hub's snapshot, with the signature of this home in place of its own.
+
+    Hard links of its files (they are read-only and never changed in place), copies where the file system is another one. The index is always copied: leases are locks on it, and the other home's are not ours.
+    """
+    target = hub / path
+    temporary = target.with_name(f"{TEMP_PREFIX}{target.name}")
+    remove_tree(temporary)
+    for name in snapshot.index.files:
+        file = temporary / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file.hardlink_to(snapshot.folder / name)
+        except OSError:
+            shutil.copyfile(snapshot.folder / name, file)
+            file.chmod(0o444)
+    (temporary / INDEX_NAME).write_bytes(snapshot.index.to_bytes())
+    if signer is not None:
+        (temporary / SIGNATURE_NAME).write_bytes(signer.sign(target.name, snapshot.digests))
+    for name in {INDEX_NAME, SIGNATURE_NAME} & files_below(temporary):
+        (temporary / name).chmod(0o444)
+        sync(temporary / name)
+    move_aside(target)  # what stood there was altered or is another one: kept aside for inspection, as a new build does
+    temporary.rename(target)
+    sync(target.parent)
+
+
+def remove_unfinished(hub: Path) -> None:
+    """Delete what killed writers left behind. The caller holds the lock on the hub."""
+    for leftover in hub.glob(f"*/{TEMP_PREFIX}*"):
+        remove_tree(leftover)
+        if leftover.is_file():
+            leftover.unlink()
+
+
+def _finish(folder: Path, path: str, index: SnapshotIndex, expected_digest: str, signer: ModelSigner | None) -> None:
+    data = index.to_bytes()
+    digest = digest_of(data)
+    if expected_digest and digest != expected_digest:
+        raise ApplianceError(
+            "snapshot_altered",
+            f"{path} came out as sha256:{digest}, models.toml pins sha256:{expected_digest}",
+            hint="the installed numpy or onnx is not the pinned one, or the converter changed: raise the version in path and pin the new digest",
+        )
+    (folder / INDEX_NAME).write_bytes(data)
+    if signer is not None:
+        digests = Snapshot(folder, index, digest).digests
+        (folder / SIGNATURE_NAME).write_bytes(signer.sign(Path(path).name, digests))
+    seal_folder(folder)
+
+
+def _measure(folder: Path) -> dict[str, FileEntry]:
+    files = {}
+    for name in sorted(files_below(folder)):
+        with (folder / name).open("rb") as stream:
+            files[name] = FileEntry(hashlib.file_digest(stream, "sha256").hexdigest(), os.fstat(stream.fileno()).st_size)
+    return files
