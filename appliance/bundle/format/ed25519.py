@@ -16,16 +16,9 @@ KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 _EVP_PKEY_ED25519: Final = 1087  # NID_ED25519, openssl/obj_mac.h
 _PRIME: Final = 2**255 - 19  # RFC 8032, section 5.1
-# y of the points of order 1, 4, 2, and of the four of order 8 (each y with both signs of x)
-_SMALL_ORDER_Y: Final = frozenset(
-    {
-        1,
-        0,
-        _PRIME - 1,
-        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
-        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
-    }
-)
+_Y_OF_ORDER_8: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+# y of the points of order 1, 2, 4 and 8, each for both signs of x
+_SMALL_ORDER_Y: Final = frozenset({1, _PRIME - 1, 0, _Y_OF_ORDER_8, _PRIME - _Y_OF_ORDER_8})
 
 
 def is_sound(public: bytes) -> bool:

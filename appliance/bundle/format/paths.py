@@ -1,7 +1,8 @@
 """Which paths a bundle may have. Pure.
 
 Invariants of an accepted set of paths:
-1. Each is relative, of plain parts; none can leave the folder it is unpacked into, on any file system.
+1. Each is relative, of plain parts; none can leave the folder it is unpacked into, on any file system, and none is read as another name
+   (a dot at the end of a part is dropped by some).
 2. No two are the same, not even where case or Unicode forms are folded; none is a folder of another.
 """
 
@@ -22,7 +23,7 @@ def check_path(path: object) -> str:
     if not isinstance(path, str) or not path or len(path) > MAX_PATH_CHARACTERS:
         raise ValueError(f"a path has 1 to {MAX_PATH_CHARACTERS} characters")
     for part in path.split("/"):
-        if not part or part in {".", ".."} or len(part) > MAX_PART_CHARACTERS or not _PART.fullmatch(part):
+        if not part or part[-1] == "." or len(part) > MAX_PART_CHARACTERS or not _PART.fullmatch(part):
             raise ValueError(f"unsafe path {path[:120]!r}")
     return path
 
