@@ -19,7 +19,7 @@ from appliance.kit.errors import ApplianceError
 APT_TIMEOUT_SECONDS: Final = 1800
 MAX_PACKAGES: Final = 5000
 ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
-_LINE: Final = re.compile(r"'[^']*' (?P<file>[A-Za-z0-9.+~%_-]+\.deb) \d+ .*")
+_LINE: Final = re.compile(r"'[^']*' (?P<file>[A-Za-z0-9.+~%_-]+\.deb) \d+( .*)?")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 
 
@@ -46,14 +46,26 @@ def fetch_closure(folder: Path, packages: Sequence[str], arch: str) -> list[Path
     _run(["apt-get", *options, "update"], "read the package lists")
     install = ["apt-get", *options, "--yes", "--no-install-recommends"]
     listing = _run([*install, "--print-uris", "install", *packages], "resolve the packages")
-    files = sorted({match["file"] for line in listing.splitlines() if (match := _LINE.fullmatch(line.strip()))})
-    archives = folder / "archives"
-    if len(files) > MAX_PACKAGES:
-        raise ApplianceError("unavailable", f"apt names {len(files)} packages; at most {MAX_PACKAGES} are taken", hint="check the definition")
+    wanted = _file_names(listing)
     _run([*install, "--download-only", "install", *packages], "fetch the packages")
-    names = sorted(file.name for file in archives.glob("*.deb"))
-    wanted = {*files, *(name for name in names if unquote(name) in {unquote(file) for file in files})}
-    return [archives / name for name in names if name in wanted]
+    found = {unquote(file.name): file for file in (folder / "archives").glob("*.deb")}
+    if missing := sorted(wanted - found.keys()):
+        raise ApplianceError("unavailable", f"apt did not fetch {missing[0]}", hint=f"delete {folder} and build again")
+    return [found[name] for name in sorted(wanted)]
+
+
+def _file_names(listing: str) -> set[str]:
+    """Names in the output of ``--print-uris``, unquoted. Raises ``unavailable`` for a line that is not understood: nothing may be left out."""
+    names: set[str] = set()
+    for line in listing.splitlines():
+        match = _LINE.fullmatch(line.strip())
+        if match is None and line.startswith("'"):
+            raise ApplianceError("unavailable", f"apt says what is not understood: {line[:120]!r}", hint="or leave them out: --without os-packages")
+        if match is not None:
+            names.add(unquote(match["file"]))
+    if not 0 < len(names) <= MAX_PACKAGES:
+        raise ApplianceError("unavailable", f"apt names {len(names)} packages; 1 to {MAX_PACKAGES} are taken", hint="check the definition")
+    return names
 
 
 def _options(folder: Path, architecture: str) -> list[str]:

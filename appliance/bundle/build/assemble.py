@@ -106,6 +106,9 @@ def build_bundle(build: Build, watcher: Watcher) -> Built:
                     raise
                 watcher.warn(f"{path} has changed since it was read; reading it again")
                 cache.forget(path)
+            except FileNotFoundError as error:
+                hint = "stop whatever changes the inputs, then run the command again"
+                raise ApplianceError("conflict", f"{error.filename} went away while the bundle was built", hint=hint) from error
         raise AssertionError("unreachable")
     finally:
         cache.close()

@@ -17,6 +17,7 @@ MAX_MEMBERS: Final = 500_000
 _TIMEOUT_SECONDS: Final = 120
 _FIELD: Final = re.compile(r"^([A-Za-z][A-Za-z0-9-]*):[ \t]*(.*(?:\n[ \t].*)*)", re.MULTILINE)
 _LICENCE: Final = re.compile(r"^License:[ \t]*([A-Za-z0-9][A-Za-z0-9 .,+()/-]*)$", re.MULTILINE)
+_COMMON: Final = re.compile(r"/usr/share/common-licenses/([A-Za-z][A-Za-z0-9.-]*)")
 _MAX_LICENCES: Final = 24
 
 
@@ -67,9 +68,8 @@ def read_copyright(deb: Path, name: str) -> str:
 
 
 def licences_of(text: str) -> str:
-    """The short names in a machine-readable copyright file (DEP-5), joined with ``AND``; ``unknown`` for any other."""
-    if not text.startswith("Format:"):
-        return UNKNOWN
-    names = sorted({match.strip() for match in _LICENCE.findall(text)})
+    """The short names in a machine-readable copyright file (DEP-5), or the common licences that another one refers to; else ``unknown``."""
+    pattern = _LICENCE if text.startswith("Format:") else _COMMON
+    names = sorted({match.strip().rstrip(".") for match in pattern.findall(text)})
     more = [f"{len(names) - _MAX_LICENCES} more"] if len(names) > _MAX_LICENCES else []
     return " AND ".join([*names[:_MAX_LICENCES], *more]) or UNKNOWN

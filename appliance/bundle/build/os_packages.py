@@ -24,7 +24,7 @@ from appliance.bundle.format.manifest import Target
 from appliance.bundle.keys import replace_file
 from appliance.kit.errors import ApplianceError
 
-_VERSION: Final = 1
+_VERSION: Final = 3  # of what is remembered
 
 
 @dataclass(frozen=True, slots=True)
