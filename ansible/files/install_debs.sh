@@ -1,26 +1,28 @@
 #!/bin/sh
-# install_debs.sh [--list] FOLDER: install the packages in FOLDER that this host lacks or has in an older version. One line of stdout for each; nothing when all are there.
-# Needs a shell, dpkg and apt; reads no package list and reaches no network: what is not in FOLDER and not installed is an error.
+# install_debs.sh [--list] FOLDER: install the packages that FOLDER/index.json asks for, and what they need and this host lacks, out of FOLDER.
+# One line of stdout for each package that is (with --list: would be) installed or brought up to date; nothing when all are there.
+# Needs a shell and apt. The only archive apt sees is FOLDER, which was verified; nothing is fetched, removed or downgraded.
 set -eu
 list=no
 if [ "$1" = --list ]; then list=yes; shift; fi
-folder=$1
-set --
-for deb in "$folder"/*.deb; do
-  [ -e "$deb" ] || continue
-  facts=$(dpkg-deb --show --showformat='${Package} ${Version} ${Architecture}' "$deb")
-  package=${facts%% *} facts=${facts#* }
-  version=${facts% *} architecture=${facts#* }
-  [ "$architecture" = all ] && name=$package || name=$package:$architecture
-  present=$(dpkg-query --show --showformat='${db:Status-Status} ${Version}' "$name" 2>/dev/null || true)
-  if [ "${present%% *}" = installed ] && dpkg --compare-versions "${present#* }" ge "$version"; then continue; fi
-  echo "$package $version"
-  set -- "$@" "$deb"
-done
-[ $# -eq 0 ] && exit 0
-[ "$list" = yes ] && exit 0
-lists=$(mktemp -d)
-trap 'rm -rf "$lists"' EXIT
-DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get -q -y --no-install-recommends --no-remove \
-  -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=/dev/null -o "Dir::State::lists=$lists" -o APT::Sandbox::User=root \
-  -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 install "$@" >&2
+folder=$(cd "$1" && pwd)
+[ -e "$folder/index.json" ] || exit 0
+requested=$(sed -n 's/.*"requested":\[\([^]]*\)\].*/\1/p' "$folder/index.json" | tr -d '"' | tr ',' ' ')
+[ -n "$requested" ] || exit 0
+state=$(mktemp -d)
+trap 'rm -rf "$state"' EXIT
+mkdir -p "$state/lists/partial"
+echo "deb [trusted=yes] file:$folder ./" >"$state/sources.list"
+apt() {
+  DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get -q -y --no-install-recommends --no-remove \
+    -o "Dir::Etc::sourcelist=$state/sources.list" -o Dir::Etc::sourceparts=/dev/null -o "Dir::State::lists=$state/lists" \
+    -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root -o Acquire::Languages=none \
+    -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 "$@"
+}
+apt update >"$state/said" 2>&1 || { cat "$state/said" >&2; exit 1; }
+# shellcheck disable=SC2086 - names of packages, one word each
+apt --simulate install $requested >"$state/plan" 2>"$state/said" || { cat "$state/plan" "$state/said" >&2; exit 1; }
+sed -n 's/^Inst \([^ ]*\) .*(\([^ ]*\) .*/\1 \2/p' "$state/plan" | tee "$state/missing"
+if [ "$list" = yes ] || [ ! -s "$state/missing" ]; then exit 0; fi
+# shellcheck disable=SC2086
+apt install $requested >&2

@@ -6,7 +6,7 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 mkdir "$stage/os"
 cp "$install" "$stage/install_debs.sh"
-for deb in "$folder"/*.deb; do cp "$deb" "$stage/os/"; done
+cp "$folder"/* "$stage/os/"
 cat >"$out" <<'HEADER'
 #!/bin/sh
 set -eu

@@ -182,7 +182,7 @@ def _boot(name: str, root: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]
     group = hierarchy / name
     group.mkdir()
     remount = "" if hierarchy == _CGROUP else f"umount -R -l {_CGROUP}; mount -t cgroup2 cgroup2 {_CGROUP}; "
-    nspawn = f"systemd-nspawn -q -D {root} -b --register=no --keep-unit --network-namespace-path={_NETWORKS / name} -M {name} --link-journal=no --resolv-conf=off"
+    nspawn = f"systemd-nspawn -q -D {root} -b --register=no --keep-unit --network-namespace-path={_NETWORKS / name} -M {name} --link-journal=no --capability=CAP_NET_ADMIN --resolv-conf=off"
     script = f"echo $$ > {group}/cgroup.procs; mount --make-rprivate /; {remount}exec {nspawn} --timezone=off --console=pipe"
     command = ["setpriv", "--pdeathsig", "KILL", "unshare", "-m", "bash", "-ec", script]
     try:
