@@ -62,9 +62,9 @@ def build(
         raise ApplianceError("invalid_request", f"--without {unknown[0]}: no such kind", hint=f"kinds: {', '.join(sorted(FOLDERS))}")
     moment = _issued_at(issued_at)
     read = read_definition(definition)
-    signer = _open_station(station)
     where = (cache or _cache_folder()).absolute()
     home = home_folder().absolute()
+    signer = _open_station(station, home)
     with _watching() as watcher:
         built = build_bundle(
             Build(read, output.absolute(), signer, home, where, moment, sequence, left_out, offline=offline, refresh=refresh, jobs=jobs), watcher
@@ -72,11 +72,14 @@ def build(
     _report(built, signer, as_json=as_json)
 
 
-def _open_station(folder: Path | None) -> Station:
-    from appliance.bundle.keys import open_or_create_station, station_folder
+def _open_station(folder: Path | None, home: Path) -> Station:
+    """The station; sites are made to trust the key that signs the models of ``home``, where the root is a development root."""
+    from appliance.bundle.keys import open_or_create_station, read_public_key, station_folder
+    from appliance.hub.model_trust import PUBLIC_NAME
 
     where = (folder or station_folder()).absolute()
-    station, made = open_or_create_station(where)
+    model_key = home / "keys" / PUBLIC_NAME
+    station, made = open_or_create_station(where, model_keys=[read_public_key(model_key, "models")] if model_key.is_file() else [])
     if made:
         say(f"made a development key in {where}")
     if station.is_development:

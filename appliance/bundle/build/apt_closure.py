@@ -42,12 +42,13 @@ def fetch_closure(folder: Path, packages: Sequence[str], arch: str) -> list[Path
         raise ApplianceError("unavailable", f"packages of the operating system for {arch} cannot be collected here: no apt-get", hint=hint)
     if bad := [name for name in packages if not _NAME.fullmatch(name)]:
         raise ApplianceError("invalid_request", f"{bad[0]!r} is no package name", hint="packages in the definition are names for apt")
-    options = _options(folder, ARCHITECTURES[arch])
+    options = _options(folder, ARCHITECTURES[arch], "archives")
     _run(["apt-get", *options, "update"], "read the package lists")
-    install = ["apt-get", *options, "--yes", "--no-install-recommends"]
-    listing = _run([*install, "--print-uris", "install", *packages], "resolve the packages")
+    install = ["--yes", "--no-install-recommends", "install", *packages]
+    nothing_there = _options(folder, ARCHITECTURES[arch], "no-archives")  # apt does not name what it has already
+    listing = _run(["apt-get", *nothing_there, "--print-uris", *install], "resolve the packages")
     wanted = _file_names(listing)
-    _run([*install, "--download-only", "install", *packages], "fetch the packages")
+    _run(["apt-get", *options, "--download-only", *install], "fetch the packages")
     found = {unquote(file.name): file for file in (folder / "archives").glob("*.deb")}
     if missing := sorted(wanted - found.keys()):
         raise ApplianceError("unavailable", f"apt did not fetch {missing[0]}", hint=f"delete {folder} and build again")
@@ -68,8 +69,8 @@ def _file_names(listing: str) -> set[str]:
     return names
 
 
-def _options(folder: Path, architecture: str) -> list[str]:
-    for name in ("state/lists/partial", "archives/partial"):
+def _options(folder: Path, architecture: str, archives: str) -> list[str]:
+    for name in ("state/lists/partial", f"{archives}/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     status = folder / "state" / "status"
     status.write_bytes(b"")
@@ -78,7 +79,7 @@ def _options(folder: Path, architecture: str) -> list[str]:
         "Dir::State::status": str(status),
         "Dir::State::lists": str(folder / "state" / "lists"),
         "Dir::Cache": str(folder),
-        "Dir::Cache::archives": str(folder / "archives"),
+        "Dir::Cache::archives": str(folder / archives),
         "Dir::Log": str(folder / "state"),
         "APT::Architecture": architecture,
         "APT::Architectures": architecture,

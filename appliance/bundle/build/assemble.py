@@ -29,6 +29,7 @@ from appliance.bundle.build.companions import write_companions
 from appliance.bundle.build.contents import Collected, Item, Watcher
 from appliance.bundle.build.definition import Definition
 from appliance.bundle.build.licences import check_policy, licences_document, licences_files
+from appliance.bundle.build.model_files import model_trust
 from appliance.bundle.build.provenance import statement_bytes
 from appliance.bundle.build.release_facts import Project, read_project, release_file, schema_heads
 from appliance.bundle.build.sbom import sbom_files
@@ -120,7 +121,8 @@ def _attempt(build: Build, cache: ChunkCache, sources: BlobSources, watcher: Wat
     checkout = read_checkout(definition.root)
     issued_at, sequence = _moment(build, checkout, watcher)
     version = definition.version or project.version
-    collector = Collector(build.home / "models", build.cache, cache.digest, watcher, offline=build.offline, refresh=build.refresh)
+    trust = model_trust(build.station.root)
+    collector = Collector(build.home / "models", trust, build.cache, cache.digest, watcher, offline=build.offline, refresh=build.refresh)
     collected = collector.collect(definition, checkout, project, build.without)
     _cut(collected, cache, build.jobs, watcher)
     check_policy(collected, definition.deny, definition.accept)

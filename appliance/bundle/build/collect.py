@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.bundle.build.checkout import Checkout
-from appliance.bundle.build.contents import UNKNOWN, Collected, Digest, Watcher
+from appliance.bundle.build.contents import OWN, Collected, Digest, Watcher
 from appliance.bundle.build.definition import ComponentDefinition, Definition
 from appliance.bundle.build.model_files import collect_models
 from appliance.bundle.build.oci_images import collect_images
@@ -17,14 +17,16 @@ from appliance.bundle.build.os_packages import PackageStore, collect_os_packages
 from appliance.bundle.build.release_facts import Project
 from appliance.bundle.build.tree_files import collect_tree
 from appliance.bundle.build.wheelhouse import WheelStore, collect_wheels
+from appliance.hub.model_trust import ModelTrust
 from appliance.kit.errors import ApplianceError
 
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """What collectors need: the model hub of this machine, the cache, digests of files, whom to tell."""
+    """What collectors need: the model hub of this machine, whose models sites trust, the cache, digests of files, whom to tell."""
 
     hub: Path
+    trust: ModelTrust
     cache: Path
     digest: Digest
     watcher: Watcher
@@ -57,13 +59,13 @@ class Collector:
             store = WheelStore(self.cache / "wheels", definition.target, definition.glibc_minor, digest, say, offline=self.offline)
             return collect_wheels(root, component, version, store)
         if component.kind == "models":
-            return collect_models(root, component, version, self.hub, digest)
+            return collect_models(root, component, version, self.hub, self.trust, digest)
         if component.kind == "os-packages":
             debs = PackageStore(self.cache / "apt", definition.target, digest, say, offline=self.offline, refresh=self.refresh)
             return collect_os_packages(component, version, debs)
         if component.kind == "images":
             return collect_images(root, component, version, digest)
-        return collect_tree(checkout, component, version, project.licence or UNKNOWN, digest)
+        return collect_tree(checkout, component, version, project.licence or OWN, digest)
 
 
 def is_tree(kind: str) -> bool:

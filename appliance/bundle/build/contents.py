@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from appliance.bundle.build.chunking import ChunkedFile
 
 UNKNOWN: Final = "unknown"
+OWN: Final = "LicenseRef-appliance"  # what stands for files of the project itself while pyproject.toml names no licence
 
 Say = Callable[[str], None]
 Digest = Callable[[Path], ChunkedFile]
