@@ -199,6 +199,15 @@ class Station:
         write_once(folder / CHAIN_NAME, chain_bytes([envelope]), mode=0o644)
         return cls.open(folder, passphrase=passphrase)
 
+    @classmethod
+    def adopt(cls, folder: Path, chain: Sequence[Envelope], fingerprint: str) -> Station:
+        """A station that only signs: takes over the chain of another one after its first root was compared with paper. Raises ``trust_invalid``."""
+        last_root(chain)
+        if sha256(chain[0].payload).hexdigest() != fingerprint:
+            raise ApplianceError("trust_invalid", "the first root has another fingerprint", hint="compare with paper; do not go on while they differ")
+        write_once(folder / CHAIN_NAME, chain_bytes(chain), mode=0o644)
+        return cls.open(folder)
+
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) of the first root: what the operator of a site compares with paper."""
@@ -211,8 +220,8 @@ class Station:
 
     @property
     def pin(self) -> Pin:
-        """Trust in this station's own first root; accepts bundles with a longer chain and, unlike a site, also with a shorter one."""
-        return Pin(first_fingerprint=self.fingerprint)
+        """Trust in this station's root: a bundle whose chain ends before it (signed by a key that was since removed, say) is refused."""
+        return Pin(self.root, self.fingerprint)
 
     @property
     def is_development(self) -> bool:

@@ -162,7 +162,7 @@ class BundleVerification:
             if len(signers) < role.threshold:
                 raise refusal("bundle_unsigned", f"signed by {len(signers)} of the trusted keys, {role.threshold} are needed")
             self._signers = tuple(sorted(signers))
-            self._statement, self._subject = _read_statement(envelope)
+            self._statement, self._subject = read_statement(envelope)
 
     def accept_manifest(self, data: bytes) -> Manifest:
         """Step 3. Raises ``bundle_altered``, ``bundle_invalid``."""
@@ -258,7 +258,7 @@ def _same(known: TrustRoot, root: TrustRoot) -> bool:
     return known.to_bytes() == root.to_bytes()
 
 
-def _read_statement(envelope: Envelope) -> tuple[dict[str, Any], str]:
+def read_statement(envelope: Envelope) -> tuple[dict[str, Any], str]:
     """The in-toto statement and the digest of its one subject. Raises ``bundle_invalid``."""
     statement = canonical_json.decode(envelope.payload, "provenance", limit_bytes=MAX_ENVELOPE_BYTES)
     try:

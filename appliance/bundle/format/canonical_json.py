@@ -56,7 +56,7 @@ def decode(
         document = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_float=_no_float, parse_constant=_no_float)
         line = _encode_line(document)
     except (ValueError, TypeError, RecursionError) as exc:
-        raise refusal(code, f"{what}: {_printable(str(exc))}") from exc
+        raise refusal(code, f"{what}: {printable(str(exc))}") from exc
     if len(data) != len(line) + 1 or not data.startswith(line) or data[-1:] != b"\n":
         raise refusal(code, f"{what} is not in canonical form")
     return document
@@ -92,7 +92,8 @@ def _is_bounded(data: bytes, tables: int, values: int) -> bool:
     return data.count(b"{") <= tables and data.count(b":") <= _KEYS_PER_TABLE * tables and data.count(b",") <= values and data.count(b"[") <= values
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """At most 200 characters of ``text``, none that a terminal obeys."""
     return "".join(sign if sign.isprintable() else "?" for sign in text[:200])
 
 
