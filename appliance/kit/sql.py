@@ -19,7 +19,8 @@ How a service declares its tables (see ``appliance/identity`` for a whole exampl
            op.create_table("threads", sa.Column("id", sa.String(40), primary_key=True), ...)
 
    Migrations are append-only and never import ``tables.py`` (which moves on). All missing ones run inside one
-   transaction, on SQLite too. Give every column its type, foreign keys as well.
+   transaction, on SQLite too. Give every column its type, foreign keys as well. From the second release on each has
+   ``def downgrade()`` as well (what keeps rows that were written meanwhile), or it has none and cannot be rolled back.
    Changing a column on SQLite: ``with op.batch_alter_table("threads") as batch: ...``.
 3. ``tables.py`` also says which version the code needs::
 
@@ -45,11 +46,11 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
@@ -60,6 +61,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from appliance.kit.errors import ApplianceError
 
 if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
     from sqlalchemy.engine import Connection
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
@@ -126,6 +128,32 @@ async def migrate(engine: AsyncEngine, schema: Schema) -> None:
         return
     async with writing(engine) as connection:
         await connection.run_sync(_upgrade, schema)
+
+
+async def downgrade_database(engine: AsyncEngine, targets: Mapping[Schema, str], *, check: bool = False) -> list[str]:
+    """Take tables back to earlier revisions, with the code that brought them forward; all of one database in one transaction.
+
+    A migration has a way back when its module has a function ``downgrade``; one without it makes the whole call refuse before anything is
+    changed. Tables that are at their target, or that do not exist, are left alone: safe to repeat.
+
+    Args:
+        engine: from :func:`open_database` without schemas, so that nothing is brought forward first.
+        targets: schema → revision that the older code needs.
+        check: only say what would be done.
+
+    Returns:
+        What was taken back: ``gateway 0003 → 0001``.
+
+    Raises:
+        ApplianceError: ``conflict`` when a change has no way back, ``home_invalid`` when the tables are at a revision this code does not know.
+    """
+    async with writing(engine) as connection:
+        ways = [way for schema, target in targets.items() if (way := await connection.run_sync(_way_back, schema, target)) is not None]
+        for schema, applied, target in ways if not check else ():
+            await connection.run_sync(_downgrade, schema, target)
+            if await connection.run_sync(_applied, schema) != target:
+                raise ApplianceError("internal", f"{schema.name}: {applied} did not go back to {target}", hint="send the log to support")
+    return [f"{schema.name} {applied} → {target}" for schema, applied, target in ways]
 
 
 @asynccontextmanager
@@ -248,29 +276,61 @@ def _applied(connection: Connection, schema: Schema) -> str | None:
 
 def _upgrade(connection: Connection, schema: Schema) -> None:
     """Run the missing revisions inside the caller's transaction, which holds the write lock."""
-    from alembic.config import Config
-    from alembic.runtime.environment import EnvironmentContext
+    _known_revision(connection, schema, _revisions(schema))  # another process may have been faster while we waited for the lock
+    _run_revisions(connection, schema, lambda script, revision: script._upgrade_revs(schema.head, revision), schema.head)  # noqa: SLF001
+
+
+def _way_back(connection: Connection, schema: Schema, target: str) -> tuple[Schema, str, str] | None:
+    """Schema, applied and target revision; None when there is nothing to do. Raises ``conflict``, ``home_invalid``."""
+    script = _revisions(schema)
+    applied = _known_revision(connection, schema, script)
+    if applied in {None, target}:
+        return None
+    assert applied is not None
+    steps = list(script.walk_revisions(base=target, head=applied)) if target in {found.revision for found in script.walk_revisions()} else []
+    if not steps:
+        hint = "roll back to a release in between first"
+        raise ApplianceError("conflict", f"the {schema.name} tables cannot go from {applied} to {target}: no way is known", hint=hint)
+    for step in steps[:-1]:  # the last one is the target itself
+        if not hasattr(step.module, "downgrade"):
+            raise ApplianceError(
+                "conflict", f"the {schema.name} tables cannot go back from {applied} to {target}: revision {step.revision} has no way back",
+                hint="stay, or go back to the data from before the upgrade: appliance bundle rollback --restore-data",
+            )  # fmt: skip
+    return schema, applied, target
+
+
+def _downgrade(connection: Connection, schema: Schema, target: str) -> None:
+    _run_revisions(connection, schema, lambda script, revision: script._downgrade_revs(target, revision), target)  # noqa: SLF001
+
+
+def _revisions(schema: Schema) -> ScriptDirectory:
     from alembic.script import ScriptDirectory
 
     spec = importlib.util.find_spec(schema.migrations)
     if spec is None or not spec.submodule_search_locations:
         raise ApplianceError("internal", f"no migrations package {schema.migrations}", hint="reinstall the appliance")
     folder = spec.submodule_search_locations[0]
-    script = ScriptDirectory(folder, version_locations=[folder])
-    applied = _applied(connection, schema)  # another process may have been faster while we waited for the lock
-    known = {revision.revision for revision in script.walk_revisions()}
-    if applied is not None and applied not in known:
+    return ScriptDirectory(folder, version_locations=[folder])
+
+
+def _known_revision(connection: Connection, schema: Schema, script: ScriptDirectory) -> str | None:
+    applied = _applied(connection, schema)
+    if applied is not None and applied not in {revision.revision for revision in script.walk_revisions()}:
         raise ApplianceError(
             "home_invalid",
             f"the {schema.name} tables have version {applied}, which this release does not know",
             hint="start the release that wrote them, or restore the backup made before the upgrade",
         )
-    with EnvironmentContext(
-        Config(),
-        script,
-        fn=lambda revision, _: script._upgrade_revs(schema.head, revision),  # noqa: SLF001 - as alembic.command does
-        destination_rev=schema.head,
-    ) as environment:
+    return applied
+
+
+def _run_revisions(connection: Connection, schema: Schema, steps: Callable[[ScriptDirectory, Any], Any], target: str) -> None:
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+
+    script = _revisions(schema)
+    with EnvironmentContext(Config(), script, fn=lambda revision, _: steps(script, revision), destination_rev=target) as environment:
         environment.configure(connection=connection, version_table=schema.version_table, render_as_batch=True)
         environment.run_migrations()
 

@@ -1,0 +1,118 @@
+"""Copies of the box's databases before an upgrade changes their tables, and the way back to them. Runs as the user of the box while it is stopped.
+
+Owns ``<home>/upgrade-copies/<generation>/``: ``before/`` the copy made before that generation first ran; ``set-aside/`` what a return to the
+copy took out of use (never deleted by a command). Originals, audit log and keys are not copied: no release changes them in place.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from appliance.bundle.site.durable import remove_tree, sync_file_system, sync_folder
+from appliance.kit.errors import ApplianceError
+
+FOLDER: Final = "upgrade-copies"
+DONE: Final = "whole"
+_VERSION_TABLE: Final = "_schema_version"
+_SPARE_BYTES: Final = 32 * 2**20
+
+
+def databases(home: Path) -> list[Path]:
+    """The SQLite files right in the home."""
+    return sorted(path for path in home.glob("*.db") if path.is_file() and not path.is_symlink())
+
+
+def schema_versions(home: Path) -> dict[str, str]:
+    """Schema name → applied revision, from the tables ``<name>_schema_version`` of every database."""
+    found: dict[str, str] = {}
+    for path in databases(home):
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10)) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%_schema_version'").fetchall()
+            for (table,) in tables:
+                name = table.removesuffix(_VERSION_TABLE)
+                row = connection.execute(f'SELECT version_num FROM "{table}"').fetchone() if name.replace("_", "").isalnum() else None  # noqa: S608 - a checked name
+                found.update({name: str(row[0])} if row else {})
+    return found
+
+
+def has_copy(home: Path, generation: str) -> bool:
+    """Whether a whole copy from before ``generation`` is there."""
+    return (home / FOLDER / generation / "before" / DONE).is_file()
+
+
+def copy_before(home: Path, generation: str) -> int:
+    """Copy the databases before ``generation`` runs; safe to repeat. Returns the bytes copied, 0 when the copy is there already.
+
+    Only the copies of the newest upgrade are kept.
+
+    Raises:
+        ApplianceError: ``disk_full``.
+    """
+    if has_copy(home, generation):
+        return 0
+    folder = home / FOLDER / generation / "before"
+    files = databases(home)
+    size = sum(path.stat().st_size for path in files)
+    check_copy_space(home, size)
+    for old in (home / FOLDER).glob("*/before"):
+        remove_tree(old)
+    folder.mkdir(parents=True, mode=0o700)
+    for path in files:
+        _copy(path, folder / path.name)
+    (folder / DONE).touch(0o600)
+    sync_file_system(folder)
+    return size
+
+
+def check_copy_space(home: Path, size: int) -> None:
+    """Refuse when the home's disk cannot hold a copy of ``size`` bytes. Raises ``disk_full``."""
+    if shutil.disk_usage(home).free < size + _SPARE_BYTES:
+        raise ApplianceError(
+            "disk_full", f"the copy of the databases before the upgrade needs {(size + _SPARE_BYTES) // 2**20} MiB in {home}",
+            hint="free space in the appliance home, then repeat the command",
+        )  # fmt: skip
+
+
+def restore(home: Path, generation: str, set_aside: str) -> None:
+    """Put the copy from before ``generation`` back; what is there now goes into ``set-aside/<set_aside>``. Safe to repeat.
+
+    Raises:
+        ApplianceError: ``not_found`` when there is no whole copy; ``disk_full``.
+    """
+    source = home / FOLDER / generation / "before"
+    if not has_copy(home, generation):
+        raise ApplianceError("not_found", f"there is no copy of the data from before {generation}", hint="restore the site's own backup of the home")
+    aside = home / FOLDER / generation / "set-aside" / set_aside
+    check_copy_space(home, 2 * sum(path.stat().st_size for path in databases(home)))
+    if not (aside / DONE).is_file():  # else a killed run was past this point, and the databases may be old ones already
+        remove_tree(aside)
+        aside.mkdir(parents=True, mode=0o700)
+        for path in databases(home):
+            _copy(path, aside / path.name)
+        (aside / DONE).touch(0o600)
+        sync_file_system(aside)
+    for copy in databases(source):
+        temporary = home / f".{copy.name}.restoring"
+        shutil.copyfile(copy, temporary)
+        temporary.chmod(0o600)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        for suffix in ("-wal", "-shm"):
+            (home / f"{copy.name}{suffix}").unlink(missing_ok=True)
+        temporary.replace(home / copy.name)
+    sync_folder(home)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """SQLite's own backup: takes what is in the write-ahead log along, and gives one file without one."""
+    target.unlink(missing_ok=True)
+    with closing(sqlite3.connect(source, timeout=10)) as reading, closing(sqlite3.connect(target)) as writing:
+        reading.backup(writing)
+        writing.execute("PRAGMA journal_mode=DELETE")
+    target.chmod(0o600)

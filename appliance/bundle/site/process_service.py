@@ -1,0 +1,149 @@
+"""The box as a plain process, for hosts without systemd: finds it, stops it, starts ``current/bin/appliance up``.
+
+Owns ``process.json`` (who was started). Whom it may signal is known by pid *and* start time, so a reused pid is never hit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from appliance.bundle.format import canonical_json
+from appliance.bundle.site.account import named
+from appliance.bundle.site.durable import put_file, read_file
+from appliance.bundle.site.records import Settings
+from appliance.kit.errors import ApplianceError
+
+_STOP_SECONDS: Final = 30.0
+_TAIL_BYTES: Final = 3000
+_RECORD_BYTES: Final = 65536
+
+
+class ProcessService:
+    """A box in a session of its own."""
+
+    runs_box = True
+
+    def __init__(self, settings: Settings, site: Path) -> None:
+        self._settings, self._site = settings, site
+        self._home = Path(settings.home)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def restart(self, prepare: Callable[[], object]) -> None:
+        """Stop, prepare, start."""
+        self.stop()
+        prepare()
+        self.start()
+
+    def is_running(self) -> bool:
+        """Whether a box serves the home."""
+        return bool(self._alive())
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL for who does not listen. Raises ``install_failed`` when it stays."""
+        asked = time.monotonic()
+        for pid, _ in self._alive():
+            _signal(pid, signal.SIGTERM)
+        while alive := self._alive():
+            waited = time.monotonic() - asked
+            if waited > 2 * _STOP_SECONDS:
+                raise ApplianceError("install_failed", f"the box (process {alive[0][0]}) does not stop", hint="stop it by hand, then repeat")
+            if waited > _STOP_SECONDS:
+                for pid, _ in alive:
+                    _signal(pid, signal.SIGKILL)
+            if self._process is not None:
+                self._process.poll()
+            time.sleep(0.02)
+
+    def start(self) -> None:
+        """Start the current generation; it is on its own from here. Raises ``install_failed``."""
+        logs = self._home / "logs"
+        command = [str(self._site / "current" / "bin" / "appliance"), "up", "--host", self._settings.host, "--port", str(self._settings.port)]
+        environment = {**os.environ, "APPLIANCE_HOME": str(self._home)}
+        environment = {name: value for name, value in environment.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+        account = named(self._settings.user)
+        try:
+            logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(logs / "box.err", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                if account:
+                    os.fchown(descriptor, account["user"], account["group"])
+                    os.chown(logs, account["user"], account["group"], follow_symlinks=False)
+                self._process = subprocess.Popen(
+                    command, env=environment, cwd=self._home, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor,
+                    start_new_session=True, **account,
+                )  # fmt: skip
+            finally:
+                os.close(descriptor)
+        except OSError as exc:
+            raise ApplianceError("install_failed", f"cannot start the box: {exc}", hint="see the hint of: appliance bundle status") from exc
+        ticks = start_ticks(self._process.pid)
+        put_file(self._site / "process.json", canonical_json.encode({"pid": self._process.pid, "started_ticks": ticks or 0}))
+
+    def failure(self) -> str:
+        """Its exit status, once it has one."""
+        status = None if self._process is None else self._process.poll()
+        return "" if status is None else f"the box ended with status {status}"
+
+    def last_words(self) -> str:
+        """The end of ``logs/box.err``."""
+        try:
+            with (self._home / "logs" / "box.err").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                return file.read().decode(errors="replace").strip()
+        except OSError:
+            return ""
+
+    def _alive(self) -> list[tuple[int, int]]:
+        found = {(pid, ticks) for record in (self._started(), read_running(self._home)) for pid, ticks in _identity(record)}
+        return [(pid, ticks) for pid, ticks in sorted(found) if start_ticks(pid) == ticks]
+
+    def _started(self) -> dict[str, Any]:
+        data = read_file(self._site / "process.json", _RECORD_BYTES)
+        return {} if data is None else canonical_json.decode(data, "process.json", code="site_invalid", limit_bytes=_RECORD_BYTES)
+
+
+def read_running(home: Path) -> dict[str, Any]:
+    """What ``run/box.json`` of the home says; empty when there is none. It is the box user's file: a statement, never an instruction."""
+    try:
+        descriptor = os.open(home / "run" / "box.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            document = json.loads(file.read(_RECORD_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def start_ticks(pid: int) -> int | None:
+    """Field 22 of ``/proc/<pid>/stat`` (proc(5)); None for no such process and for a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def owns_home(pid: int, home: Path) -> bool:
+    """Whether process ``pid`` belongs to the user who owns ``home``."""
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid == home.stat().st_uid
+    except OSError:
+        return False
+
+
+def _identity(record: dict[str, Any]) -> list[tuple[int, int]]:
+    pid, ticks = record.get("pid"), record.get("started_ticks")
+    return [(pid, ticks)] if isinstance(pid, int) and isinstance(ticks, int) and pid > 1 else []
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
