@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def build(
     definition: Annotated[Path, typer.Argument(help="What goes in: bundles/*.toml.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle file; appliance-install.pyz and FILE.sha256 are put beside it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle file; appliance-install.pyz and its digest in FILE.sha256 are put beside it.")],
     station: Annotated[Path | None, typer.Option(help="Folder with the signing keys; default $APPLIANCE_STATION or ./var/station.")] = None,
     sequence: Annotated[int | None, typer.Option(min=0, help="Order among releases of this name; default: the time of issue.")] = None,
     issued_at: Annotated[str, typer.Option(help="2026-11-21T10:00:00Z; default $SOURCE_DATE_EPOCH, or the time of the last commit.")] = "",
@@ -51,6 +51,7 @@ def build(
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing; what is missing in the cache stops the build.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask apt again, although the cache knows an answer.")] = False,
     jobs: Annotated[int, typer.Option(min=1, max=16, help="Threads.")] = 2,
+    whole: Annotated[bool, typer.Option("--sha256", help="Put the digest of the file into FILE.sha256 too; takes longer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")] = False,
 ) -> None:
     """Build a signed bundle. The same inputs give the same bytes. Safe to interrupt: run the same command again."""
@@ -67,7 +68,7 @@ def build(
     signer = _open_station(station, home)
     with _watching() as watcher:
         built = build_bundle(
-            Build(read, output.absolute(), signer, home, where, moment, sequence, left_out, offline=offline, refresh=refresh, jobs=jobs), watcher
+            Build(read, output.absolute(), signer, home, where, moment, sequence, left_out, offline, refresh, jobs, whole_digest=whole), watcher
         )
     _report(built, signer, as_json=as_json)
 
@@ -112,7 +113,7 @@ def _report(built: Built, station: Station, *, as_json: bool) -> None:
     for part in summary["components"]:
         say(f"  {part['name']:<16} {part['kind']:<12} {part['files']:>6} files {part['size_bytes'] / 1e6:>10.1f} MB")
     say(f"{built.path}: {manifest.name} {manifest.version}, sequence {manifest.sequence}, {built.size / 1e6:.1f} MB, expires {summary['expires_at']}")
-    say(f"sha256 {built.sha256}")
+    say(f"manifest sha256 {manifest.digest}")
     say(f"root of trust: {station.fingerprint}")
     if built.unknown:
         say(f"warning: {built.unknown} packages state no licence; see meta/licences.md in the bundle")

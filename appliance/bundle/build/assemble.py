@@ -61,6 +61,7 @@ class Build:
         offline: fetch nothing.
         refresh: ask apt again although the cache knows an answer.
         jobs: threads.
+        whole_digest: hash the file as a whole too; slower by half. The bundle proves itself without it.
     """
 
     definition: Definition
@@ -74,11 +75,12 @@ class Build:
     offline: bool = False
     refresh: bool = False
     jobs: int = 2
+    whole_digest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A bundle that was written. ``sha256`` (hex) and ``size`` of the file; ``missing``: signatures it still needs; ``unknown``: packages without a licence."""
+    """A bundle that was written. ``sha256`` (hex; empty unless asked for) and ``size`` of the file; ``missing``: signatures it still needs; ``unknown``: packages without a licence."""
 
     path: Path
     sha256: str
@@ -143,7 +145,9 @@ def _attempt(build: Build, cache: ChunkCache, sources: BlobSources, watcher: Wat
     heads = [(PROVENANCE, envelope.to_bytes()), (ROOT_CHAIN, build.station.chain_bytes), (MANIFEST, manifest.to_bytes())]
     watcher.phase("writing")
     sources.check_repeats(build.jobs)
-    digest = write_bundle(build.output, heads, manifest.blobs, sources.read, threads=build.jobs, progress=watcher.progress)
+    digest = write_bundle(
+        build.output, heads, manifest.blobs, sources.read, threads=build.jobs, progress=watcher.progress, whole_digest=build.whole_digest
+    )
     companions = write_companions(build.output, digest)
     unknown = len(licences_document(collected, definition.accept)["unknown"])
     missing = build.station.missing_signatures(envelope)

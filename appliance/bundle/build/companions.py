@@ -1,4 +1,4 @@
-"""What lies beside a bundle: its digest for ``sha256sum --check``, and the program that verifies and installs on a host that has only Python."""
+"""What lies beside a bundle: digests for ``sha256sum --check``, and the program that verifies and installs on a host that has only Python."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ _READABLE: Final = 0o644
 _RUNNABLE: Final = 0o755
 
 
-def write_companions(bundle: Path, digest: str) -> tuple[Path, ...]:
-    """Write both beside ``bundle``, whose sha256 (hex) is ``digest``. Raises ``disk_full``, ``home_invalid``."""
+def write_companions(bundle: Path, digest: str = "") -> tuple[Path, ...]:
+    """Write both beside ``bundle``; ``digest``: its sha256 (hex) when it was asked for. Raises ``disk_full``, ``home_invalid``.
+
+    The installer is what an operator must compare with paper: it checks the bundle, and nothing checks the installer.
+    """
     installer = bundle.with_name(INSTALLER_NAME)
     program = zipapp_bytes()
     _put(installer, program, _RUNNABLE)
     sums = bundle.with_name(f"{bundle.name}.sha256")
-    _put(sums, f"{digest}  {bundle.name}\n{sha256(program).hexdigest()}  {INSTALLER_NAME}\n".encode(), _READABLE)
+    lines = [f"{sha256(program).hexdigest()}  {INSTALLER_NAME}\n", *([f"{digest}  {bundle.name}\n"] if digest else [])]
+    _put(sums, "".join(lines).encode(), _READABLE)
     return installer, sums
 
 

@@ -33,6 +33,7 @@ ReadBlob = Callable[[Chunk, memoryview], None]
 """Fills the view, which is as long as the blob, with its content; called from several threads."""
 
 _SPARE_BUFFERS: Final = 2
+_FLUSH_SECONDS: Final = 0.1
 _MODE: Final = 0o644  # a bundle is signed, not secret
 
 
@@ -45,9 +46,16 @@ class ChangedBlobError(ApplianceError):
 
 
 def write_bundle(
-    target: Path, heads: Sequence[tuple[str, bytes]], blobs: Sequence[Chunk], read: ReadBlob, *, threads: int = 2, progress: Progress | None = None
+    target: Path,
+    heads: Sequence[tuple[str, bytes]],
+    blobs: Sequence[Chunk],
+    read: ReadBlob,
+    *,
+    threads: int = 2,
+    progress: Progress | None = None,
+    whole_digest: bool = True,
 ) -> str:
-    """Write the bundle ``target`` and return its sha256 (hex).
+    """Write the bundle ``target`` and return its sha256 (hex), or nothing without ``whole_digest``.
 
     Args:
         target: the file; replaced when it exists.
@@ -56,6 +64,7 @@ def write_bundle(
         read: where a blob's content comes from.
         threads: how many read, hash and write at once.
         progress: told of bytes written.
+        whole_digest: hash the file as a whole too; costs as much as hashing the blobs.
 
     Raises:
         ApplianceError: ``disk_full``, ``home_invalid`` (folder cannot be written), ``conflict`` (another writer; :class:`ChangedBlobError`).
@@ -69,16 +78,17 @@ def write_bundle(
         if free_bytes(target.parent) < size - os.fstat(descriptor).st_blocks * 512:
             raise OSError(errno.ENOSPC, "not enough space")
         _write_at(descriptor, memoryview(front), 0)
-        copy = _Copy(descriptor, read, there, sum(blob.size for blob in blobs), progress, threads)
+        copy = _Copy(descriptor, read, there, sum(blob.size for blob in blobs), progress, threads, in_order=whole_digest)
         copy.whole.update(front)
-        copy.run(list(zip(members, blobs, strict=True)))
+        with _flushing(descriptor):
+            copy.run(list(zip(members, blobs, strict=True)))
         _write_at(descriptor, memoryview(END), size - len(END))
         copy.whole.update(END)
         os.fchmod(descriptor, _MODE)
         os.fsync(descriptor)
         temporary.replace(target)
         sync_folder(target.parent)
-    return copy.whole.hexdigest()
+    return copy.whole.hexdigest() if whole_digest else ""
 
 
 def free_bytes(folder: Path) -> int:
@@ -90,8 +100,9 @@ def free_bytes(folder: Path) -> int:
 class _Copy:
     """Threads take members in order; the digest of the whole file follows in order behind them."""
 
-    def __init__(self, descriptor: int, read: ReadBlob, there: int, total: int, progress: Progress | None, threads: int) -> None:
+    def __init__(self, descriptor: int, read: ReadBlob, there: int, total: int, progress: Progress | None, threads: int, *, in_order: bool) -> None:
         self.whole = sha256()
+        self._in_order = in_order
         self._descriptor = descriptor
         self._read = read
         self._there = there
@@ -130,7 +141,11 @@ class _Copy:
                 image = buffer[: member.end - member.offset]
                 if not self._is_there(member, image):
                     self._copy(member, blob, image)
-                self._hash_in_order(index, buffer, image, blob.size)
+                self._count(blob.size)
+                if self._in_order:
+                    self._hash_in_order(index, buffer, image)
+                else:
+                    self._free.put(buffer)
             except BaseException:
                 self._stop.set()
                 self._free.put(buffer)  # nobody may wait for it
@@ -156,13 +171,16 @@ class _Copy:
             raise ChangedBlobError(blob)
         _write_at(self._descriptor, image, member.offset)
 
-    def _hash_in_order(self, index: int, buffer: memoryview, image: memoryview, size: int) -> None:
-        """One thread at a time follows with the digest of the file; the others go on copying."""
+    def _count(self, size: int) -> None:
         with self._guard:
-            self._finished[index] = (buffer, image)
             self._done += size
             if self._progress is not None:
                 self._progress(self._done, self._total)
+
+    def _hash_in_order(self, index: int, buffer: memoryview, image: memoryview) -> None:
+        """One thread at a time follows with the digest of the file; the others go on copying."""
+        with self._guard:
+            self._finished[index] = (buffer, image)
             if self._hashing:
                 return
             self._hashing = True
@@ -175,6 +193,25 @@ class _Copy:
                 self._next_to_hash += 1
             self.whole.update(following[1])
             self._free.put(following[0])
+
+
+@contextmanager
+def _flushing(descriptor: int) -> Iterator[None]:
+    """The disk works while the rest is hashed, instead of all at the end."""
+    finished = threading.Event()
+
+    def flush() -> None:
+        while not finished.wait(_FLUSH_SECONDS):
+            with suppress(OSError):  # the last fsync says it to the caller
+                os.fdatasync(descriptor)
+
+    thread = threading.Thread(target=flush, name="flush", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
 
 
 def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
