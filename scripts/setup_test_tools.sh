@@ -2,7 +2,12 @@
 # Debian packages that some tests use. As root they are installed; otherwise (or where they cannot be had)
 # the tests that need them are skipped by name and the summary says so.
 set -uo pipefail
-declare -A needs=([chromium]=chromium [tesseract]="tesseract-ocr tesseract-ocr-rus")
+declare -A needs=(
+  [chromium]=chromium [tesseract]="tesseract-ocr tesseract-ocr-rus"
+  [systemd-nspawn]=systemd-container [debootstrap]=debootstrap [ssh]=openssh-client [ip]=iproute2 # a bare host (tests/integration/nspawn_bed.py)
+  [nft]=nftables [strace]=strace # proof that nothing gets out
+)
+PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for program in "${!needs[@]}"; do command -v "$program" >/dev/null || missing+=(${needs[$program]}); done
 [ ${#missing[@]} -eq 0 ] && exit 0
