@@ -26,8 +26,10 @@ from appliance.audit.signing import load_public_key
 from appliance.audit.verify import verify_log
 from appliance.cli.audit import fault_text, plural
 from appliance.home import Home
+from appliance.hub.model_trust import ModelTrust, open_signed
 from appliance.hub.models_toml import load_home_models
-from appliance.hub.snapshots import open_snapshot, verify
+from appliance.hub.roots import hub_roots
+from appliance.hub.snapshots import verify
 from appliance.kit.errors import ApplianceError
 
 DEFAULT_PORT: Final = 8080
@@ -198,11 +200,11 @@ def _models(home: Home) -> Iterator[Finding]:
             yield Finding(name, "ok", spec.endpoint or spec.engine or "built in")
             continue
         try:
-            verify(open_snapshot(home.models, spec.path, spec.digest))
+            verify(open_signed(hub_roots(home.path), spec.path, spec.digest, ModelTrust.load(home.path)))
         except ApplianceError as exc:
             yield Finding(name, "fail", exc.message, exc.hint)
         else:
-            yield Finding(name, "ok", f"{spec.path}, digest matches models.toml")
+            yield Finding(name, "ok", f"{spec.path}, signed, digest matches models.toml")
 
 
 def _audit(home: Home) -> Iterator[Finding]:

@@ -1,4 +1,7 @@
-"""``appliance models``: what models.toml declares and whether the snapshots are whole. Reads the home; needs no running box."""
+"""``appliance models``: what models.toml declares, which snapshots are there, whether they are whole. Needs no running box.
+
+The verbs that change something are in ``models_bring`` and ``models_keep``.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from appliance.cli import models_bring, models_keep
 from appliance.home import Home
+from appliance.hub.collecting import Candidate, collect, read_pins
 from appliance.hub.model_spec import KINDS, ModelCatalog, ModelSpec
+from appliance.hub.model_trust import ModelTrust, open_signed
 from appliance.hub.models_toml import load_home_models
-from appliance.hub.snapshots import open_snapshot, verify
+from appliance.hub.roots import hub_roots
+from appliance.hub.snapshots import verify
+from appliance.identity.console import print_rows
 from appliance.kit.errors import OUTCOMES, ApplianceError
 
-app = typer.Typer(no_args_is_help=True, help="Models of this box: list, show, verify.")
+app = typer.Typer(no_args_is_help=True, help="Models of this box: bring them in, point aliases at them, check them.")
+models_bring.register(app)
+models_keep.register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Alias = Annotated[str, typer.Argument(help="Alias, or kind.alias where two kinds share one.")]
@@ -26,7 +36,7 @@ Aliases = Annotated[list[str] | None, typer.Argument(help="Aliases; none = all."
 
 @dataclass(frozen=True, slots=True)
 class SnapshotState:
-    """``state`` is ``ok``, ``built-in``, ``endpoint``, ``snapshot_missing`` or ``snapshot_altered``."""
+    """``state`` is ``ok``, ``built-in``, ``endpoint``, or ``snapshot_missing``, ``snapshot_altered``, ``snapshot_unsigned``."""
 
     state: str
     message: str = ""
@@ -34,9 +44,17 @@ class SnapshotState:
 
 
 @app.command("list")
-def list_models(as_json: Json = False) -> None:
-    """Every model with its engine, languages and limits."""
+def list_models(
+    as_json: Json = False, snapshots: Annotated[bool, typer.Option("--snapshots", help="What is stored, not what aliases mean.")] = False
+) -> None:
+    """Every model with its engine, languages and limits.
+
+    Examples: `appliance models list` · `appliance models list --snapshots --json`
+    """
     home = Home.default()
+    if snapshots:
+        _list_snapshots(home, as_json=as_json)
+        return
     rows = [_row(spec, _state(home, spec, full=False)) for spec in _catalog(home).specs]
     if as_json:
         print(json.dumps({"data": rows}, ensure_ascii=False, indent=2))
@@ -50,7 +68,10 @@ def list_models(as_json: Json = False) -> None:
 
 @app.command("show")
 def show_model(alias: Alias, as_json: Json = False) -> None:
-    """Everything about one model."""
+    """Everything about one model.
+
+    Example: `appliance models show embed.minilm`
+    """
     home = Home.default()
     for spec in _named(_catalog(home), alias):
         row = _row(spec, _state(home, spec, full=False))
@@ -64,7 +85,10 @@ def show_model(alias: Alias, as_json: Json = False) -> None:
 
 @app.command("verify")
 def verify_models(aliases: Aliases = None, as_json: Json = False) -> None:
-    """Read every byte of every snapshot and compare digests; exit status of the first failure."""
+    """Check signature and every byte of every snapshot; exit status of the first failure.
+
+    Examples: `appliance models verify` · `appliance models verify embed.minilm --json`
+    """
     home = Home.default()
     catalog = _catalog(home)
     specs = [spec for alias in aliases for spec in _named(catalog, alias)] if aliases else list(catalog.specs)
@@ -78,6 +102,21 @@ def verify_models(aliases: Aliases = None, as_json: Json = False) -> None:
     if failed:
         print(f"hint: {failed[0].hint}", file=sys.stderr)
         raise typer.Exit(OUTCOMES[failed[0].state].exit)
+
+
+def _list_snapshots(home: Home, *, as_json: bool) -> None:
+    found: list[Candidate] = collect(home.path, dry_run=True) if home.models.is_dir() else []
+    pins = read_pins(home.path)
+    rows = [
+        {
+            "snapshot": entry.path,
+            "size_bytes": entry.size_bytes,
+            "kept_by": None if entry.verdict == "removed" else entry.verdict,
+            "pinned": entry.path in pins,
+        }
+        for entry in found
+    ]
+    print_rows(rows, as_json=as_json)
 
 
 def _catalog(home: Home) -> ModelCatalog:
@@ -96,7 +135,7 @@ def _state(home: Home, spec: ModelSpec, *, full: bool) -> SnapshotState:
     if not spec.path:
         return SnapshotState("endpoint" if spec.endpoint else "built-in")
     try:
-        snapshot = open_snapshot(home.models, spec.path, spec.digest)
+        snapshot = open_signed(hub_roots(home.path), spec.path, spec.digest, ModelTrust.load(home.path))
         if full:
             verify(snapshot)
     except ApplianceError as problem:

@@ -11,6 +11,7 @@ _ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SNAPSHOT_PATH: Final = re.compile(r"(embed|llm|rerank)/[a-z0-9][a-z0-9._-]*-v[1-9][0-9]*")
 _SOURCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})(-[0-9A-Za-z.-]{1,64})?(\+[0-9A-Za-z.-]{1,64})?")
 _LANGUAGE: Final = re.compile(r"[a-z]{2}")
 MAX_CONTEXT_TOKENS: Final = 10_000_000
 MAX_DIMENSIONS: Final = 65_536
@@ -49,6 +50,13 @@ def snapshot_path(value: object) -> str:
     """``<kind>/<name>-v<N>`` under ``$APPLIANCE_HOME/models``; nothing that leaves it."""
     if not _SNAPSHOT_PATH.fullmatch(text(value)) or ".." in text(value):
         raise ValueError("expected <kind>/<name>-v<N> inside the hub: no absolute path, no '..'")
+    return text(value)
+
+
+def version(value: object) -> str:
+    """Semantic version, ``1.2.3`` or ``1.2.3-rc.1``."""
+    if not _VERSION.fullmatch(text(value)):
+        raise ValueError("expected a semantic version such as 1.2.0")
     return text(value)
 
 

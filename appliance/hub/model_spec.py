@@ -10,6 +10,8 @@ from appliance.kit.errors import ApplianceError
 
 Kind = Literal["embed", "llm", "rerank"]
 KINDS: Final[tuple[Kind, ...]] = ("embed", "llm", "rerank")
+# what may be stored, verified, exported and bundled, but is run by no engine of this release
+_STORED_ONLY: Final = frozenset({("llm", "llama.cpp"), ("llm", "vllm"), ("rerank", "onnx")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +21,11 @@ class ModelSpec:
     Attributes:
         kind: what it does.
         alias: its name in this box; for ``llm`` the model id at ``/v1/models``.
-        engine: what runs it: ``onnx`` (embed), ``reader`` or ``openai`` (llm), ``lexical`` (rerank).
+        engine: what runs it: ``onnx`` (embed), ``reader`` or ``openai`` (llm), ``lexical`` (rerank); stored only: ``llama.cpp``, ``vllm`` (llm), ``onnx`` (rerank).
         source: package the weights come from, ``name==version``, as pinned in ``requirements/models.lock``.
         source_sha256: hex digest of the weights inside that package.
         path: snapshot folder relative to ``$APPLIANCE_HOME/models``, ``<kind>/<name>-v<N>``.
-        format: file format of the weights inside the snapshot.
+        format: file format of the weights inside the snapshot: ``hf``, ``gguf``, ``safetensors``, ``onnx``.
         precision: ``fp32`` or ``int8``, how the converter writes the weights.
         languages: ISO 639-1 codes the model was trained for; empty = not bound to a language.
         max_context: longest input in tokens; 0 = not stated.
@@ -32,6 +34,7 @@ class ModelSpec:
         endpoint: OpenAI-compatible address up to and including the version.
         model: name that the endpoint knows.
         api_key_file: file with the key on its first line.
+        version: semantic version that the publisher gave the weights; empty = not stated.
         license: SPDX expression of the weights.
         price_per_million_input: cost of a million prompt tokens, for accounting; 0 = free.
         price_per_million_output: cost of a million answer tokens.
@@ -55,6 +58,12 @@ class ModelSpec:
     license: str = ""
     price_per_million_input: float = 0.0
     price_per_million_output: float = 0.0
+    version: str = ""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether this release has an engine for it; a model without one is kept and checked, not run."""
+        return (self.kind, self.engine) not in _STORED_ONLY
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,10 @@ class ModelTrust:
         """Trust in exactly these keys."""
         return cls({key_hint(key): key for key in keys})
 
+    def with_keys(self, *keys: PublicKey) -> ModelTrust:
+        """Trust in these keys too."""
+        return ModelTrust({**self.keys, **{key_hint(key): key for key in keys}})
+
     @classmethod
     def load(cls, home: Path) -> ModelTrust:
         """What this home trusts.
@@ -96,12 +100,20 @@ class ModelTrust:
             ApplianceError: ``snapshot_unsigned`` without a signature or with that of another key, ``snapshot_altered`` when it does not hold.
         """
         try:
-            signed = signed_digests(read_plain(snapshot.folder / SIGNATURE_NAME, MAX_SIGNATURE_BYTES), self.keys)
+            signature = read_plain(snapshot.folder / SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
         except FileNotFoundError as exc:
             raise _unsigned(snapshot, "is missing") from exc
+        except (OSError, ValueError) as exc:
+            raise altered(snapshot.label, SIGNATURE_NAME, str(exc)) from exc
+        self.check_bytes(snapshot, signature)
+
+    def check_bytes(self, snapshot: Snapshot, signature: bytes) -> None:
+        """The same for a signature that lies elsewhere. Raises as :meth:`check`."""
+        try:
+            signed = signed_digests(signature, self.keys)
         except UntrustedKeyError as exc:
             raise _unsigned(snapshot, str(exc)) from exc
-        except (OSError, ValueError, RecursionError) as exc:
+        except (ValueError, RecursionError) as exc:
             raise altered(snapshot.label, SIGNATURE_NAME, str(exc)) from exc
         expected = snapshot.digests
         for name in sorted(expected.keys() | signed.keys()):

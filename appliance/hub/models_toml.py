@@ -24,25 +24,33 @@ SCHEMA_VERSION: Final = 1
 MAX_FILE_BYTES: Final = 1024 * 1024
 FILE_NAME: Final = "models.toml"
 
+_STORED: Final = frozenset({"path", "format", "digest"})
+_DESCRIBED: Final = frozenset({"languages", "max_context", "license", "version"})
 # (kind, engine) → required keys, optional keys; ``engine`` itself is always allowed
 _SHAPES: Final[Mapping[tuple[str, str], tuple[frozenset[str], frozenset[str]]]] = {
     ("embed", "onnx"): (
         frozenset({"path", "format", "languages", "max_context", "dimensions", "digest"}),
-        frozenset({"source", "source_sha256", "precision", "license"}),
+        frozenset({"source", "source_sha256", "precision", "license", "version"}),
     ),
     ("llm", "reader"): (frozenset(), frozenset({"languages", "max_context", "license"})),
     ("llm", "openai"): (
         frozenset({"endpoint"}),
         frozenset({"model", "api_key_file", "languages", "max_context", "license", "price_per_million_input", "price_per_million_output"}),
     ),
+    ("llm", "llama.cpp"): (_STORED, _DESCRIBED),
+    ("llm", "vllm"): (_STORED, _DESCRIBED),
     ("rerank", "lexical"): (frozenset(), frozenset({"languages", "license"})),
+    ("rerank", "onnx"): (_STORED, _DESCRIBED),
 }
+# engine → formats of the weights it reads
+FORMATS: Final[Mapping[str, tuple[str, ...]]] = {"onnx": ("onnx",), "llama.cpp": ("gguf",), "vllm": ("hf", "safetensors")}
 
 _PARSERS: Final[Mapping[str, Callable[[object], object]]] = {
     "source": fields.source,
     "source_sha256": fields.sha256,
     "path": fields.snapshot_path,
-    "format": lambda value: fields.one_of(value, ("onnx",)),
+    "format": lambda value: fields.one_of(value, ("hf", "gguf", "safetensors", "onnx")),
+    "version": fields.version,
     "precision": lambda value: fields.one_of(value, ("fp32", "int8")),
     "languages": fields.languages,
     "max_context": fields.max_context,
@@ -128,6 +136,8 @@ def _spec(file: Path, kind: Kind, alias: str, entry: object) -> ModelSpec:
         values.setdefault("model", alias)
     if values.get("path", kind).split("/")[0] != kind:
         raise _refusal(file, f"{where}.path", f"expected a path under {kind}/")
+    if "format" in values and values["format"] not in FORMATS[engine]:
+        raise _refusal(file, f"{where}.format", f"engine {engine!r} reads {' or '.join(FORMATS[engine])}")
     if ("source" in values) != ("source_sha256" in values):
         raise _refusal(file, f"{where}.source", "source and source_sha256 belong together")
     return ModelSpec(kind=kind, alias=alias, engine=engine, **values)

