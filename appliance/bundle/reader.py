@@ -2,8 +2,8 @@
 
 Owns: file access, threads for hashing, progress. Does not own: any verdict (``verify``), any byte of the format (``format``).
 
-Between check and use: the file is opened once and read through that descriptor, so another file under its name changes nothing. Who writes
-into the file itself during the check is found by its times; who does so later meets :meth:`BundleFile.read_blob`, which hashes the very bytes
+Between check and use: the file is opened once and read through that descriptor. Who writes into it or moves it away during the check is found by
+its times; who does so later meets :meth:`BundleFile.read_blob`, which hashes the very bytes
 that it returns. Whoever unpacks takes blobs from there only.
 """
 
@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -98,7 +98,7 @@ class BundleFile:
 
     @property
     def fingerprint(self) -> tuple[int, ...]:
-        """Changes when somebody writes into the file: size and times."""
+        """Changes when somebody writes into the file or moves it: size and times."""
         status = os.fstat(self._descriptor)
         return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
@@ -163,7 +163,7 @@ def verify_bundle(file: BundleFile, pin: Pin, policy: Policy, *, threads: int | 
         raise invalid(f"{file.path.name}: no end where the end must be")
     _hash_blobs(file, verification, members, threads or min(8, len(os.sched_getaffinity(0))), progress)
     if file.fingerprint != before:
-        raise refusal("bundle_altered", f"{file.path.name} was written to while it was checked")
+        raise refusal("bundle_altered", f"{file.path.name} was written to, moved or replaced while it was checked")
     return verification.finish()
 
 
@@ -183,27 +183,29 @@ def _hash_blobs(file: BundleFile, verification: BundleVerification, members: Seq
     def work() -> None:
         nonlocal done
         buffer = memoryview(bytearray(_BATCH_BYTES))
-        while not stop.is_set():
-            with guard:
-                batch = next(waiting, None)
-            if batch is None:
-                return
-            try:
-                _check_batch(file, verification, batch, buffer)
-            except BaseException:
-                stop.set()
-                raise
-            if progress is not None:
+        try:
+            while not stop.is_set():
                 with guard:
-                    done += sum(member.size for member in batch)
-                    progress(done, total)
+                    batch = next(waiting, None)
+                if batch is None:
+                    return
+                _check_batch(file, verification, batch, buffer)
+                if progress is not None:
+                    with guard:
+                        done += sum(member.size for member in batch)
+                        progress(done, total)
+        except BaseException:
+            stop.set()
+            raise
 
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
         try:
-            for future in [pool.submit(work) for _ in range(threads)]:
-                future.result()
+            done_work, _ = wait([pool.submit(work) for _ in range(threads)])
         finally:
             stop.set()
+    errors = [error for future in done_work if (error := future.exception()) is not None]
+    for error in sorted(errors, key=lambda error: not isinstance(error, ApplianceError)):
+        raise error  # what other threads met after the refusal is only its consequence
 
 
 def _batches(members: Iterable[Member]) -> Iterator[list[Member]]:

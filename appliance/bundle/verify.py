@@ -148,7 +148,7 @@ class BundleVerification:
                 root = next_root(root, envelope)
                 pinned = pinned or (known is not None and _same(known, root))
             if not pinned:
-                raise distrust("the root of trust of this site is not in the bundle's chain of roots")
+                raise distrust(f"the chain of roots in the bundle ends at version {root.version} and does not contain the root that is trusted here")
             self._check_expiry(root.expires_at, f"the root of trust version {root.version}")
             self._root = root
             return root
