@@ -31,11 +31,11 @@ if row is None:
 if row[0] > HEAD:
     print("error: the tables are newer than this release (home_invalid)", file=sys.stderr)
     raise SystemExit(35)
-if row[0] < HEAD:
+for number in range(int(row[0]) + 1, int(HEAD) + 1):
     if FAULT == "migration":
         raise SystemExit("the migration failed")
-    box.execute("ALTER TABLE notes ADD COLUMN colour TEXT")
-    box.execute("UPDATE gateway_schema_version SET version_num = ?", (HEAD,))
+    box.execute("ALTER TABLE notes ADD COLUMN colour%d TEXT" % number)
+    box.execute("UPDATE gateway_schema_version SET version_num = ?", ("%04d" % number,))
 box.execute("INSERT INTO notes (text) VALUES (?)", ("started " + str(RELEASE),))
 box.execute("COMMIT")
 if FAULT == "late":
@@ -81,7 +81,8 @@ if applied != options.to["gateway"]:
     steps = ["gateway " + applied + " to " + options.to["gateway"]]
     if not options.check:
         box.execute("BEGIN IMMEDIATE")
-        box.execute("ALTER TABLE notes DROP COLUMN colour")
+        for number in range(int(applied), int(options.to["gateway"]), -1):
+            box.execute("ALTER TABLE notes DROP COLUMN colour%d" % number)
         box.execute("UPDATE gateway_schema_version SET version_num = ?", (options.to["gateway"],))
         box.execute("COMMIT")
 print(json.dumps(dict(steps=steps)))
