@@ -34,6 +34,25 @@ def write_once(path: Path, data: bytes, *, mode: int = 0o600) -> bool:
     return True
 
 
+def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Put ``data`` at ``path`` in place of what is there; the folder must exist.
+
+    Raises:
+        ApplianceError: ``disk_full``, or ``home_invalid`` when the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        try:
+            _write(temporary, data, mode)
+            temporary.replace(path)
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+        sync_folder(path.parent)
+    except OSError as error:
+        raise _translated(path, error) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -11,16 +11,20 @@ import sys
 from contextlib import suppress
 
 from appliance.home import Home
+from appliance.kit.egress import GUARD, Destination
 from appliance.kit.errors import ApplianceError
-from appliance.kit.offline import seal_environment
+from appliance.kit.offline import start_sealed
 
 _home = Home.default()
 os.umask(0o077)  # whatever the box writes is for its owner only
-seal_environment(_home.path)  # before anything that could load a model library
+if __name__ == "__main__":
+    start_sealed(_home.path)  # before anything that could load a model library; may replace this process by itself
+    GUARD.install()
 
 from appliance.kit.logging import configure_logging, get_logger  # noqa: E402
 from appliance.kit.telemetry import configure_telemetry  # noqa: E402
 from services.allinone.bootstrap import AllSettings, open_box  # noqa: E402
+from services.allinone.guarded_loop import GuardedLoop  # noqa: E402
 from services.gateway.server import listen, make_server  # noqa: E402
 
 _M_ARENA_MAX = -8  # malloc.h
@@ -36,12 +40,13 @@ def main() -> int:
         _home.create()
         settings = AllSettings.read()
         configure_logging(level=settings.box.log_level, folder=_home.logs, stderr=False)
+        _permit_telemetry(settings.box.otlp_endpoint)
         configure_telemetry(settings.box.otlp_endpoint, service="allinone")
         _bound_arenas()
         with _home.lock():
             import uvloop
 
-            uvloop.run(_serve(settings, options.host, options.port))
+            uvloop.run(_serve(settings, options.host, options.port), loop_factory=GuardedLoop)
     except ApplianceError as error:
         print(f"error: {error.message} ({error.code})", file=sys.stderr)
         print(f"hint: {error.hint}", file=sys.stderr)
@@ -51,6 +56,16 @@ def main() -> int:
         print("hint: choose another port: appliance up --port 8081", file=sys.stderr)
         return 40
     return 0
+
+
+def _permit_telemetry(endpoint: str | None) -> None:
+    if endpoint is None:
+        return
+    try:
+        GUARD.permit([Destination.of_url(endpoint)])
+    except ValueError as exc:
+        hint = "an address inside the site, http://host:4318/v1/traces, or leave the variable out"
+        raise ApplianceError("settings_invalid", f"APPLIANCE_BOX_OTLP_ENDPOINT: {exc}", hint=hint) from exc
 
 
 def _bound_arenas() -> None:

@@ -13,17 +13,23 @@ from appliance.audit.log import AuditLog
 from appliance.audit.signing import load_or_create_key
 from appliance.contracts.embed.v1.api import Encoder
 from appliance.home import Home
-from appliance.hub.model_spec import ModelCatalog
-from appliance.hub.models_toml import load_home_models
+from appliance.hub.model_spec import ModelCatalog, ModelSpec
+from appliance.hub.model_trust import ModelTrust
+from appliance.hub.models_toml import FILE_NAME, load_home_models
+from appliance.hub.roots import hub_roots
 from appliance.identity.bootstrap import bootstrap_admin, open_identity
 from appliance.identity.service import Identity
 from appliance.kit.sql import open_database
-from services.allinone.model_cards import CatalogCards
-from services.allinone.readiness import BoxReadiness
+from services.allinone.egress_watch import EgressWatch
+from services.allinone.live_models import LiveModels
+from services.allinone.models_watch import ModelsWatch, file_state
+from services.allinone.readiness import BoxReadiness, Probe
 from services.allinone.reranking import TextReranking
 from services.allinone.settings import BoxSettings
+from services.allinone.site_history import copy_site_history
 from services.allinone.space_purger import SpacePurger
-from services.embed.bootstrap import open_encoder
+from services.embed.bootstrap import load_encoder, load_or_explain
+from services.embed.held_encoder import HeldEncoder, LiveEncoder
 from services.embed.settings import EmbedSettings
 from services.gateway.app import create_app
 from services.gateway.asgi import AsgiApp
@@ -32,7 +38,7 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.sqlalchemy_threads import SqlAlchemyThreads
 from services.gateway.sqlalchemy_usage import SqlAlchemyUsage
 from services.gateway.tables import SCHEMA as GATEWAY_SCHEMA
-from services.llm.bootstrap import build_chat_models
+from services.llm.bootstrap import build_chat_model
 from services.llm.settings import LlmSettings
 from services.rerank.lexical_reranker import LexicalReranker
 from services.retrieval.bootstrap import Record, RetrievalService, open_retrieval
@@ -40,7 +46,7 @@ from services.retrieval.parsing.pool import ParserPool
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.tables import SCHEMA as RETRIEVAL_SCHEMA
 from services.retrieval.worker_preparer import WorkerPreparer
-from services.router.chat_turn import ChatRouter, ServedModel
+from services.router.chat_turn import ChatRouter
 
 PAGE_FOLDER: Final = Path(__file__).resolve().parents[1] / "gateway" / "web"
 
@@ -79,18 +85,27 @@ async def open_box(home: Home, settings: AllSettings, catalog: ModelCatalog | No
     A model that cannot be loaded is left out, logged and shown by ``/readyz``; the rest of the box works.
     """
     async with AsyncExitStack() as stack:
+        models_file = home.path / FILE_NAME
+        seen = file_state(models_file)
         catalog = catalog or load_home_models(home.path)
         audit = await stack.enter_async_context(await AuditLog.open(home.audit, load_or_create_key(home.keys)))
         await bootstrap_admin(home.path, audit)
         identity = await stack.enter_async_context(open_identity(home.path, audit))
         engine = await open_database(home.database, RETRIEVAL_SCHEMA, GATEWAY_SCHEMA)
         stack.push_async_callback(engine.dispose)
-        encoder = await stack.enter_async_context(open_encoder(catalog, home.models, settings.embed))
+        site_history = await copy_site_history(home.path, audit, home.audit)
+
+        def load(spec: ModelSpec) -> HeldEncoder:
+            return load_encoder(spec, hub_roots(home.path), settings.embed, ModelTrust.load(home.path))
+
+        held = await asyncio.to_thread(load_or_explain, catalog.get("embed", settings.embed.model), load)
+        encoder = LiveEncoder(held)
+        stack.push_async_callback(encoder.end)
         reranker = LexicalReranker()
         pool = await stack.enter_async_context(ParserPool(settings.retrieval.parser_processes))
         retrieval = await stack.enter_async_context(
             open_retrieval(
-                blobs=home.blobs, indexes=home.indexes, engine=engine, encoder=encoder, reranker=reranker,
+                blobs=home.blobs, indexes=home.indexes, engine=engine, encoder=held, model=held.identity, reranker=reranker,
                 preparer=WorkerPreparer(pool), settings=settings.retrieval, record=_recorder(audit),
                 space_exists=identity.directory.has_space,
             )
@@ -99,19 +114,29 @@ async def open_box(home: Home, settings: AllSettings, catalog: ModelCatalog | No
         await purger.purge_retired()  # before the first request
         purging = asyncio.create_task(purger.run())
         stack.push_async_callback(_end, purging)
-        built = await build_chat_models(catalog.of_kind("llm"), settings.llm, retrieval.text_index, encoder, stack)
-        models = {model.alias: ServedModel(model.alias, model.model, model.needs_sources) for model in built}
+        models = LiveModels(
+            catalog, encoder, lambda spec: build_chat_model(spec, settings.llm, retrieval.text_index, encoder), load,
+            lambda other: retrieval.switch_encoder(other, other.identity), settings.embed.model,
+        )  # fmt: skip
+        stack.push_async_callback(models.end)
+        await models.start()
+        watch = ModelsWatch(models_file, seen, lambda: load_home_models(home.path), models.take_over, audit)
+        egress = EgressWatch(audit)
+        watching = {"models_watch": asyncio.create_task(watch.run()), "egress_watch": asyncio.create_task(egress.run())}
+        for task in watching.values():
+            stack.push_async_callback(_end, task)
         uploads = settings.gateway.upload_folder or home.uploads
         app = create_app(
             Dependencies(
                 authenticator=identity, sessions=identity, directory=identity.directory, audit=audit,
-                router=ChatRouter(models, retrieval.search), retrieval=retrieval.search,
+                router=ChatRouter(models.served, retrieval.search), retrieval=retrieval.search,
                 documents=retrieval.documents, content=retrieval.documents,
-                threads=SqlAlchemyThreads(engine), usage=SqlAlchemyUsage(engine), models=CatalogCards(catalog),
+                threads=SqlAlchemyThreads(engine), usage=SqlAlchemyUsage(engine), models=models.cards,
                 encoder=encoder,
                 reranking=TextReranking(reranker, encoder),
                 readiness=BoxReadiness(
-                    home, engine, retrieval, encoder, models, {**retrieval.tasks, "space_purge": purging},
+                    home, engine, retrieval, encoder, models.served, {**retrieval.tasks, "space_purge": purging, **watching},
+                    {"models_file": watch.readiness, "egress": egress.readiness, "site_history": _saying(site_history)},
                     least_free_bytes=settings.box.least_free_bytes,
                 ),
                 page_folder=PAGE_FOLDER,
@@ -121,6 +146,13 @@ async def open_box(home: Home, settings: AllSettings, catalog: ModelCatalog | No
         await audit.append(actor="system:box", action="box.start", resource="box:self", outcome="ok")
         yield Box(app, identity, audit, retrieval, encoder)
         await audit.append(actor="system:box", action="box.stop", resource="box:self", outcome="ok")
+
+
+def _saying(text: str) -> Probe:
+    async def probe() -> str:
+        return text
+
+    return probe
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from appliance.contracts.embed.v1.api import Encoder
 from appliance.home import Home
 from appliance.kit.errors import ApplianceError
 from appliance.kit.sql import reading
-from services.embed.unavailable_encoder import UnavailableEncoder
+from services.embed.held_encoder import LiveEncoder
 from services.gateway.domain import Check
 from services.retrieval.bootstrap import RetrievalService
 from services.router.chat_turn import ServedModel
@@ -29,11 +28,11 @@ class BoxReadiness:
     """
 
     def __init__(
-        self, home: Home, engine: AsyncEngine, retrieval: RetrievalService, encoder: Encoder,
-        models: Mapping[str, ServedModel], tasks: Mapping[str, asyncio.Task[None]], *, least_free_bytes: int,
+        self, home: Home, engine: AsyncEngine, retrieval: RetrievalService, encoder: LiveEncoder,
+        models: Mapping[str, ServedModel], tasks: Mapping[str, asyncio.Task[None]], more: Mapping[str, Probe], *, least_free_bytes: int,
     ) -> None:  # fmt: skip
         self._home, self._engine, self._retrieval, self._encoder = home, engine, retrieval, encoder
-        self._models, self._tasks, self._least_free_bytes = models, tasks, least_free_bytes
+        self._models, self._tasks, self._more, self._least_free_bytes = models, tasks, more, least_free_bytes
 
     async def checks(self) -> Mapping[str, Check]:
         """All checks at once."""
@@ -43,6 +42,7 @@ class BoxReadiness:
             "vector_index": self._vector_index,
             "encoder": self._encode,
             "disk": self._disk,
+            **self._more,
         }
         for name, task in self._tasks.items():
             probes[f"task.{name}"] = _alive(task)
@@ -61,11 +61,13 @@ class BoxReadiness:
 
     async def _vector_index(self) -> str:
         index = self._retrieval.vector_index
-        return "off: no embedding model" if index is None else f"{await asyncio.to_thread(index.count)} vectors"
+        if index is None:
+            return "degraded: no vector index: it is being made anew, or could not be (see the log); searches go by words"
+        return f"{await asyncio.to_thread(index.count)} vectors"
 
     async def _encode(self) -> str:
-        if isinstance(self._encoder, UnavailableEncoder):
-            return f"degraded: {self._encoder.problem.message}; {self._encoder.problem.hint}"
+        if (problem := self._encoder.held.problem) is not None:
+            return f"degraded: {problem.message}; {problem.hint}"
         return f"{self._encoder.dimensions} dimensions, " + ", ".join(sorted(self._encoder.languages))
 
     async def _disk(self) -> str:
@@ -77,7 +79,8 @@ class BoxReadiness:
     def _model(self, served: ServedModel) -> Probe:
         async def probe() -> str:
             try:
-                await served.model.health()
+                with served.hold():
+                    await served.model.health()
             except ApplianceError as exc:
                 if served.grounded_only:
                     raise

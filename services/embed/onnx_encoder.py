@@ -11,13 +11,13 @@ import asyncio
 import ctypes
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 
 from appliance.contracts.embed.v1.api import Vectors
 from appliance.hub.model_spec import ModelSpec
+from appliance.hub.roots import Roots
 from appliance.hub.snapshots import REPAIR_HINT, open_snapshot, read_verified, verify
 from appliance.kit.errors import ApplianceError
 from appliance.kit.offline import seal_onnxruntime
@@ -44,12 +44,12 @@ class OnnxEncoder:
         self._lanes = Lanes(settings.query_threads, settings.bulk_threads, settings.max_waiting_queries)
 
     @classmethod
-    def load(cls, spec: ModelSpec, hub: Path, settings: EmbedSettings) -> Self:
+    def load(cls, spec: ModelSpec, hub: Roots, settings: EmbedSettings) -> Self:
         """Check every digest of the snapshot and load it (blocking, about 0.35 s; call it in a thread).
 
         Args:
             spec: an ``embed`` model.
-            hub: ``$APPLIANCE_HOME/models``.
+            hub: the hub or hubs, see ``appliance.hub.roots``.
             settings: threads and limits.
 
         Raises:

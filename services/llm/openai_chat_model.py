@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 
 from appliance.contracts.llm.v1.api import ChatRequest, Finish, ModelEvent, Tokens, Usage
+from appliance.kit.egress import GUARD, Destination, Permit
 from appliance.kit.errors import ApplianceError
 from services.llm import openai_wire as wire
 from services.llm.grounded_prompt import prompt_messages
@@ -42,10 +43,12 @@ class OpenAiChatModel:
         self._url = endpoint.url.rstrip("/") + "/chat/completions"
         self._headers: dict[str, str] = {}
         self._opened: aiohttp.ClientSession | None = None
+        self._permit: Permit | None = None
 
     async def __aenter__(self) -> Self:
         settings = self._settings
         self._headers = {"content-type": "application/json", "accept-encoding": "identity", **self._authorization()}
+        self._permit = GUARD.permit([Destination.of_url(self._endpoint.url)])
         connector = aiohttp.TCPConnector(limit=settings.max_connections, keepalive_timeout=_KEEPALIVE_SECONDS)
         self._opened = aiohttp.ClientSession(
             connector=connector,
@@ -59,6 +62,9 @@ class OpenAiChatModel:
         if self._opened is not None:
             await self._opened.close()
             self._opened = None
+        if self._permit is not None:
+            self._permit.revoke()
+            self._permit = None
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ModelEvent, None]:
         """See ``ChatModel.stream``."""

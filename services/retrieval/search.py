@@ -10,18 +10,18 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from appliance.contracts.embed.v1.api import Encoder
 from appliance.contracts.rerank.v1.api import Reranker
 from appliance.contracts.retrieval.v1.api import Passage, SearchQuery, SearchResult
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError, not_found
 from appliance.kit.logging import get_logger
 from appliance.kit.telemetry import span
-from appliance.language.query import AnalysedQuery, Language, analyse_query
+from appliance.language.query import AnalysedQuery, analyse_query
 from appliance.language.terms import PassageTerms
 from services.retrieval import metrics
+from services.retrieval.dense_leg import DenseLeg, DensePair
 from services.retrieval.domain import AccessFilter, Hit
 from services.retrieval.fusion import FusedHit, dense_leg, fuse, lexical_leg
 from services.retrieval.ports import TextIndex, VectorIndex
@@ -32,17 +32,18 @@ from services.retrieval.sqlalchemy_chunks import SqlChunks
 log = get_logger(__name__)
 MAX_QUERY_CHARACTERS: Final = 20_000
 MAX_TOP_K: Final = 50
+VectorIndexT = TypeVar("VectorIndexT", bound=VectorIndex)
 _FILTERS: Final = frozenset({"media_type", "language", "name"})
 
 
-class HybridSearch:
+class HybridSearch(Generic[VectorIndexT]):
     """Implements the ``Retrieval`` contract."""
 
     def __init__(
-        self, chunks: SqlChunks, text: TextIndex, vectors: VectorIndex | None, encoder: Encoder | None,
+        self, chunks: SqlChunks, text: TextIndex, leg: DenseLeg[VectorIndexT],
         reranker: Reranker | None, presence: Presence, settings: RetrievalSettings,
     ) -> None:  # fmt: skip
-        self._chunks, self._text, self._vectors, self._encoder = chunks, text, vectors, encoder
+        self._chunks, self._text, self._leg = chunks, text, leg
         self._reranker, self._presence, self._settings = reranker, presence, settings
 
     def has_documents(self, spaces: frozenset[str]) -> bool:
@@ -54,9 +55,9 @@ class HybridSearch:
         access = await self._access(query, principal)
         analysed = analyse_query(query.text)
         clock = _Clock()
-        with span("retrieval.search", {"top_k": query.top_k, "spaces": len(access.spaces)}) as current:
-            bm25, dense, degraded = await self._legs(query.text, analysed, access, clock)
-            knows = self._knows(analysed.language)
+        with span("retrieval.search", {"top_k": query.top_k, "spaces": len(access.spaces)}) as current, self._leg.use() as pair:
+            knows = pair is not None and analysed.language.value in pair.encoder.languages
+            bm25, dense, degraded = await self._legs(query.text, analysed, access, clock, pair if knows else None)
             fused = fuse([lexical_leg(_pairs(bm25)), dense_leg(_pairs(dense), knows_language=knows)])[: self._settings.rerank_depth]
             clock.lap("fuse")
             rows = await self._chunks.passages([hit.chunk_id for hit in fused], access)
@@ -84,14 +85,16 @@ class HybridSearch:
             documents = tuple(named if documents is None else sorted(set(named) & set(documents)))
         return AccessFilter(readable, documents, query.filters.get("media_type"), query.filters.get("language"))
 
-    async def _legs(self, text: str, analysed: AnalysedQuery, access: AccessFilter, clock: _Clock) -> tuple[list[Hit], list[Hit], tuple[str, ...]]:
+    async def _legs(
+        self, text: str, analysed: AnalysedQuery, access: AccessFilter, clock: _Clock, pair: DensePair[VectorIndexT] | None
+    ) -> tuple[list[Hit], list[Hit], tuple[str, ...]]:
         if not self._presence.any_in(access.spaces):
             return [], [], ()
         lexical = asyncio.create_task(asyncio.to_thread(self._text.search, analysed.terms, access, self._settings.leg_depth))
         degraded: list[str] = []
         dense: list[Hit] = []
         try:
-            dense = await self._dense(text, analysed.language, access)
+            dense = await self._dense(text, access, pair)
         except Exception:
             log.exception("dense_leg_failed")
             metrics.search_degraded_total.labels("dense").inc()
@@ -108,15 +111,12 @@ class HybridSearch:
         clock.lap("bm25")
         return bm25, dense, tuple(degraded)
 
-    async def _dense(self, text: str, language: Language, access: AccessFilter) -> list[Hit]:
+    async def _dense(self, text: str, access: AccessFilter, pair: DensePair[VectorIndexT] | None) -> list[Hit]:
         """Nothing when the encoder cannot read the language: fusion would give the leg no say, so its time is saved."""
-        if self._encoder is None or self._vectors is None or not self._knows(language):
+        if pair is None:
             return []
-        vectors = await self._encoder.embed([text])
-        return await asyncio.to_thread(self._vectors.search, vectors[0], access, self._settings.leg_depth)
-
-    def _knows(self, language: Language) -> bool:
-        return self._encoder is not None and language.value in self._encoder.languages
+        vectors = await pair.encoder.embed([text])
+        return await asyncio.to_thread(pair.index.search, vectors[0], access, self._settings.leg_depth)
 
     def _ranked(
         self, query: SearchQuery, analysed: AnalysedQuery, fused: Sequence[FusedHit],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,12 +28,14 @@ class ServedModel:
 
     Attributes:
         grounded_only: it can do nothing without sources (the reader).
+        hold: keeps the model open for the length of a block; a turn holds its model to its end, whatever the alias means by then.
         meters: its metrics.
     """
 
     alias: str
     model: ChatModel
     grounded_only: bool = False
+    hold: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, compare=False)
     meters: metrics.Meters = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -41,7 +43,7 @@ class ServedModel:
 
 
 class ChatRouter:
-    """Implements the ``Router`` contract."""
+    """Implements the ``Router`` contract. ``models`` may change between turns: a turn looks its model up once."""
 
     def __init__(self, models: Mapping[str, ServedModel], retrieval: Retrieval) -> None:
         self._models = models
@@ -52,7 +54,7 @@ class ChatRouter:
         started = time.perf_counter()
         served = self._served(turn)
         question = _question(turn.messages)
-        with span("chat.turn", {"model": served.alias}):
+        with served.hold(), span("chat.turn", {"model": served.alias}):
             found = _NOTHING_FOUND
             grounded = self._wants_sources(turn, principal, served)
             if grounded:

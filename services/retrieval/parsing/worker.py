@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from appliance.kit.egress import GUARD
 from appliance.kit.errors import ApplianceError
+from appliance.kit.offline import lock_environment
 from services.retrieval.domain import PreparedDocument
 from services.retrieval.parsing import failures
 from services.retrieval.parsing.document import ParsedDocument
@@ -28,6 +30,8 @@ _PROGRESS_EVERY_SECONDS: Final = 0.1
 def main() -> int:
     """Serve requests until stdin ends."""
     enter_sandbox(int(sys.argv[1]))
+    lock_environment()
+    GUARD.install()  # without a permit: a reader of documents reaches nothing
     requests, replies = _claim_streams()
     while (request := read_request(requests)) is not None:
         apply_limits(request.limits)
