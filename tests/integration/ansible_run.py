@@ -103,3 +103,9 @@ def playbook(name: str, inventory: Path, *arguments: str) -> PlaybookRun:
     status = process.wait()
     seconds[role] = seconds.get(role, 0.0) + time.perf_counter() - since
     return PlaybookRun(status, "".join(said), seconds)
+
+
+def fresh_install(host: BareHost, folder: Path, bundle: Path, fingerprint: str, **variables: Any) -> PlaybookRun:
+    """``site.yml`` against a host that has nothing: from verified bundle to green smoke tests. The benchmark's row ``install`` is its ``total_seconds``."""
+    settings = {"appliance_bundle": str(bundle), "appliance_root_fingerprint": fingerprint, **variables}
+    return playbook("site.yml", write_inventory(folder, host, settings))
