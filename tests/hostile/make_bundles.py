@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 from tests.hostile.bundle_case import HostileBundle, honest, policy_cases, trust
@@ -15,6 +16,7 @@ from tests.hostile.bundle_cases_bytes import byte_cases
 from tests.hostile.bundle_cases_documents import document_cases
 
 
+@cache
 def hostile_bundles() -> dict[str, HostileBundle]:
     """Name → case."""
     cases = [*byte_cases(), *document_cases(), *policy_cases()]
