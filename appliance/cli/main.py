@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli import audit, backup, bundle, chat, docs, doctor, keys, models, spaces, trust, up, users
+from appliance.cli import audit, backup, bundle, chat, docs, doctor, keys, models, prove, spaces, trust, up, users
 from appliance.kit.errors import ApplianceError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("search")(chat.search)
 app.command("doctor")(doctor.doctor)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
+app.command("prove-airgap")(prove.prove_airgap)
 app.add_typer(docs.app, name="docs")
 app.add_typer(users.app, name="users")
 app.add_typer(spaces.app, name="spaces")
@@ -35,6 +36,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(audit.app, name="audit")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(trust.app, name="trust")
+app.add_typer(prove.app, name="proof")
 
 
 def main() -> None:

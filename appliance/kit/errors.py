@@ -76,6 +76,7 @@ OUTCOMES: Final[dict[str, Outcome]] = {
     "upgrade_reverted": Outcome(500, "ABORTED", 61, "server_error"),
     "smoke_failed": Outcome(500, "FAILED_PRECONDITION", 62, "server_error"),
     "egress_detected": Outcome(500, "PERMISSION_DENIED", 63, "server_error"),
+    "proof_invalid": Outcome(422, "DATA_LOSS", 49),
     # the machine and its neighbours
     "unavailable": Outcome(503, "UNAVAILABLE", 40, "server_error"),
     "overloaded": Outcome(503, "RESOURCE_EXHAUSTED", 41, "server_error"),

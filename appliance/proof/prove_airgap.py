@@ -1,0 +1,149 @@
+"""The proof as a use case: tools, trust, one chamber per kind of network, the report. Owns the order of things and the scratch folder.
+
+What is removed: sites and homes of the journey (gigabytes). What stays when asked for: raw traces and what the commands said.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from appliance.bundle.format.manifest import Manifest, format_time
+from appliance.bundle.reader import open_bundle, read_manifest_unverified
+from appliance.kit.errors import ApplianceError
+from appliance.proof.attempts import find_attempts
+from appliance.proof.chamber import check_namespaces, run_plan
+from appliance.proof.closed_networks import MODES
+from appliance.proof.envelope import trace_facts
+from appliance.proof.inside import TRACE_NAME
+from appliance.proof.journey import STARTS, Goods, make_plan
+from appliance.proof.plan import Plan
+from appliance.proof.report import make_report, mode_document
+from appliance.proof.tools import Tools, find_tools, host_facts
+from appliance.proof.trace import TraceUnreadableError, read_trace
+
+_LARGE: Final = ("site", "home", "tmp")
+Progress = Callable[[str, str, bool, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How to prove.
+
+    Attributes:
+        modes: kinds of closed network, in this order.
+        starts: starts per mode for the median.
+        keep: folder for raw traces and logs; None to keep nothing.
+        progress: told of mode, phase, whether it went well, seconds.
+    """
+
+    modes: Sequence[str] = MODES
+    starts: int = STARTS
+    keep: Path | None = None
+    progress: Progress | None = None
+
+
+def ready_tools() -> Tools:
+    """Everything that must be there before the first step. Raises ``unavailable`` naming packages or rights."""
+    tools = find_tools()
+    check_namespaces(tools)
+    return tools
+
+
+def prove_airgap(goods: Goods, wishes: Wishes, tools: Tools) -> dict[str, Any]:
+    """Run the journey in every closed network and make the report.
+
+    Raises:
+        ApplianceError: ``unavailable`` (the chamber), ``proof_invalid`` (an unreadable trace), ``bundle_…`` (the files).
+    """
+    began = time.monotonic()
+    bundles = bundle_facts(goods)
+    modes = []
+    with tempfile.TemporaryDirectory(prefix="appliance-proof-", ignore_cleanup_errors=True) as scratch:
+        for mode in wishes.modes:
+            folder = Path(scratch).resolve() / mode
+            folder.mkdir(mode=0o755)
+            try:
+                plan = make_plan(mode, folder, goods, starts=wishes.starts)
+                modes.append(prove_one(plan, tools, partial(_tell, wishes, mode)))
+            finally:
+                _clear(folder, wishes.keep)
+    return make_report(
+        modes,
+        tool={"name": "appliance prove-airgap", "version": _own_version()},
+        bundles=bundles,
+        host=host_facts(tools),
+        made_at=format_time(datetime.now(UTC).replace(microsecond=0)),
+        seconds=round(time.monotonic() - began),
+    )
+
+
+def prove_one(plan: Plan, tools: Tools, progress: Callable[[str, bool, float], None] | None = None) -> dict[str, Any]:
+    """One closed network: what the report says of it. Raises ``unavailable``, ``proof_invalid``."""
+    result = run_plan(plan, tools, progress=progress)
+    if result["recorder_status"] != 0:
+        raise ApplianceError(
+            "proof_invalid", f"{plan.mode}: the recorder ended with status {result['recorder_status']}", hint="repeat with --keep, see chamber.err"
+        )
+    trace = Path(plan.folder) / TRACE_NAME
+    try:
+        attempts = find_attempts(read_trace(trace), [plan.folder])
+    except TraceUnreadableError as error:
+        raise ApplianceError(
+            "proof_invalid", f"{plan.mode}: the trace is not readable: {error}", hint="repeat with --keep and send the trace with a report"
+        ) from error
+    return mode_document(plan.mode, result, attempts, {**trace_facts(trace), "folder": plan.folder})
+
+
+def bundle_facts(goods: Goods) -> dict[str, dict[str, Any]]:
+    """Who is installed, and by what. Whether the bundles are to be trusted is decided by the install itself.
+
+    Raises:
+        ApplianceError: ``bundle_…``; ``invalid_request`` when the second is no upgrade of the first.
+    """
+    first, second = (_manifest(path) for path in (goods.bundle, goods.upgrade))
+    if first.name != second.name or first.sequence >= second.sequence:
+        raise ApplianceError(
+            "invalid_request",
+            f"{goods.upgrade.name} ({second.name}, sequence {second.sequence}) is no upgrade of {goods.bundle.name} ({first.name}, {first.sequence})",
+            hint="appliance prove-airgap --bundle OLDER --upgrade NEWER",
+        )
+    return {"install": _facts(first), "upgrade": _facts(second)}
+
+
+def _manifest(path: Path) -> Manifest:
+    with open_bundle(path) as file:
+        return read_manifest_unverified(file)
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    return {"name": manifest.name, "version": manifest.version, "sequence": manifest.sequence, "manifest_sha256": manifest.digest}
+
+
+def _tell(wishes: Wishes, mode: str, name: str, ok: bool, seconds: float) -> None:
+    if wishes.progress is not None:
+        wishes.progress(mode, name, ok, seconds)
+
+
+def _clear(folder: Path, keep: Path | None) -> None:
+    for name in _LARGE:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    if keep is not None:
+        shutil.copytree(folder, keep / folder.name, dirs_exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_version() -> str:
+    try:
+        return version("appliance")
+    except PackageNotFoundError:  # runs from a generation, which is no installed package
+        return f"unpackaged, Python {platform.python_version()}"
