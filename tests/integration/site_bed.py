@@ -68,7 +68,7 @@ class SiteBed:
     def serving(self) -> int | None:
         """The release that answers, or None."""
         running = read_running(self.home)
-        if start_ticks(running.get("pid", 0)) != running.get("started_ticks"):
+        if not running or start_ticks(running["pid"]) != running["started_ticks"]:
             return None
         try:
             with closing(http.client.HTTPConnection(running["url"].removeprefix("http://"), timeout=5)) as connection:
@@ -104,7 +104,9 @@ class SiteBed:
         trace = self.folder / "steps.txt"
         trace.write_text("")
         command = [sys.executable, "-m", "tests.integration.site_bed", verb, "--folder", str(self.folder), "--kill-at", at, "--who", who]
-        ended = subprocess.run([*command, *(["--file", str(file)] if file else [])], cwd=ROOT, capture_output=True, timeout=60, check=False, text=True)
+        ended = subprocess.run(
+            [*command, *(["--file", str(file)] if file else [])], cwd=ROOT, capture_output=True, timeout=60, check=False, text=True
+        )
         until(lambda: not is_watched(self.site), "the guard has ended")
         assert (ended.returncode == -signal.SIGKILL) == (who == "command" and bool(at)), ended.stderr
         return trace.read_text().splitlines()

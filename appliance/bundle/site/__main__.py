@@ -10,9 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from appliance.bundle.format import canonical_json
 from appliance.bundle.reader import open_bundle, verify_bundle
-from appliance.bundle.site import guard, home_copy, inspection, operations
+from appliance.bundle.site import guard, inspection, operations
 from appliance.bundle.site.health import HEALTH_SECONDS, HealthCheck
 from appliance.bundle.site.layout import DEFAULT_SITE, open_site
 from appliance.bundle.site.locks import operation_lock
@@ -37,11 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(_VERBS[options.verb](options) or 0)
     except ApplianceError as error:
-        if options.verb in _TOOLS:  # for the process that called: one line it can read
-            print(canonical_json.encode({"code": error.code, "message": error.message, "hint": error.hint}).decode(), end="", file=sys.stderr)
-        else:
-            print(f"error: {error.message} ({error.code})", file=sys.stderr)
-            print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"error: {error.message} ({error.code})\nhint: {error.hint}", file=sys.stderr)
         return error.outcome.exit
     except KeyboardInterrupt:
         print("stopped; repeat the command to go on", file=sys.stderr)
@@ -132,13 +127,9 @@ def _around(options: argparse.Namespace) -> operations.Surroundings:
     return operations.Surroundings(say=talk.say, progress=None if options.json else talk.progress)
 
 
-_TOOLS: Final = frozenset({"copy-home", "restore-home", "schema-versions"})
 _VERBS: Final[dict[str, Callable[[argparse.Namespace], int | None]]] = {
     "verify": _verify, "install": _install, "upgrade": _upgrade, "rollback": _rollback, "history": _history, "status": _status, "settle": _settle,
     "recover": _recover, "prune": _prune, "guard": _guard,
-    "copy-home": lambda options: print(home_copy.copy_before(options.home, options.generation)),
-    "restore-home": lambda options: home_copy.restore(options.home, options.generation, options.set_aside),
-    "schema-versions": lambda options: print(json.dumps(home_copy.schema_versions(options.home))),
 }  # fmt: skip
 
 
@@ -169,11 +160,6 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("prune", parents=[site, machine], help="remove old generations").add_argument("--keep", type=int, default=KEEP)
     inner = verbs.add_parser("guard", parents=[site, start])
     inner.add_argument("--lock", type=int, required=True)
-    for name in sorted(_TOOLS):
-        tool = verbs.add_parser(name)
-        tool.add_argument("--home", type=Path, required=True)
-        tool.add_argument("--generation", default="")
-        tool.add_argument("--set-aside", default="")
     return parser
 
 

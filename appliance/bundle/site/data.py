@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from appliance.bundle.format import canonical_json
 from appliance.bundle.site.account import owner_of
 from appliance.bundle.site.environment import bare_environment, base_python
+from appliance.bundle.site.home_tool import PROGRAM
 from appliance.bundle.site.layout import Generation, Site
 from appliance.bundle.site.records import Settings
 from appliance.kit.errors import OUTCOMES, ApplianceError
@@ -55,7 +56,7 @@ class HomeData:
 
     def copy_before(self, target: Generation) -> None:
         """Raises ``disk_full``."""
-        self._tool("copy-home", "--generation", target.name)
+        self._tool("copy", "--generation", target.name)
 
     def lower(self, newer: Generation, heads: Mapping[str, str], *, check: bool = False) -> list[str]:
         """Raises ``conflict`` when a change has no way back, ``install_failed`` when the code cannot run."""
@@ -73,12 +74,12 @@ class HomeData:
 
     def restore(self, newer: Generation, set_aside: str) -> None:
         """Raises ``not_found``, ``disk_full``."""
-        self._tool("restore-home", "--generation", newer.name, "--set-aside", set_aside)
+        self._tool("restore", "--generation", newer.name, "--set-aside", set_aside)
 
     def _tool(self, verb: str, *arguments: str) -> str:
         if not self.home.is_dir():
             return ""
-        return self._run([base_python(), "-I", str(self.site.tool), verb, "--home", str(self.home), *arguments])
+        return self._run([base_python(), "-I", "-c", PROGRAM, str(self.site.tool), verb, "--home", str(self.home), *arguments])
 
     def _run(self, command: list[str]) -> str:
         """As the owner of the home, never as root in a folder that somebody else can change."""

@@ -76,8 +76,9 @@ def _compile(generation: Generation) -> None:
     (packages,) = (generation.path / "venv" / "lib").glob("python3*/site-packages")
     put_file(packages / "appliance-generation.pth", f"{generation.path / 'app'}\n".encode(), mode=0o444)
     folders = [str(packages), *(str(generation.path / "app" / name) for name in ("appliance", "services"))]
+    jobs = "0" if (generation.path / LOCK).is_file() else "1"
     command = [
-        str(generation.python), "-I", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash",
+        str(generation.python), "-I", "-m", "compileall", "-q", "-j", jobs, "--invalidation-mode", "unchecked-hash",
         *(folder for folder in folders if Path(folder).is_dir()),
     ]  # fmt: skip
     _run(command, "byte code", must_succeed=False)  # packages carry templates that are not Python

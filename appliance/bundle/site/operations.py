@@ -25,6 +25,7 @@ from appliance.bundle.site.durable import put_link, read_file
 from appliance.bundle.site.environment import complete, make_environment
 from appliance.bundle.site.guard import Guard, guard_detached, guard_in_process
 from appliance.bundle.site.health import HealthCheck, check_syntax
+from appliance.bundle.site.history import read_history
 from appliance.bundle.site.layout import Generation, Site, open_site
 from appliance.bundle.site.locks import operation_lock, switch_lock
 from appliance.bundle.site.prune import KEEP, prune, remove_leftovers
@@ -142,6 +143,7 @@ def rollback(
     site, around = open_site(site_path), around or Surroundings()
     with operation_lock(site) as lock:
         settings = read_settings(site)
+        read_history(site, read_state(site))
         _finish_old(site, lock, settings, around)
         state, current = read_state(site), site.current()
         wanted = target or state.previous
@@ -197,6 +199,7 @@ def _bring_in(
         remove_leftovers(site)
         around.observe("verify")
         pending, state = read_pending(site), read_state(site)
+        read_history(site, state)
         if verified is None or state.name:
             verified = _verify(site, bundle, wishes, around)
         manifest = verified.manifest
@@ -307,8 +310,6 @@ def _keep_settings(site: Site, settings: Settings) -> None:
 
 
 def _last_data(site: Site) -> str:
-    from appliance.bundle.site.history import read_history
-
     entries = read_history(site, read_state(site)).entries
     last: dict[str, Any] = dict(entries[-1]["detail"]) if entries else {}
     return str(last.get("data", ""))

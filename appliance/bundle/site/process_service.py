@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,8 +31,8 @@ class ProcessService:
 
     runs_box = True
 
-    def __init__(self, settings: Settings, site: Path) -> None:
-        self._settings, self._site = settings, site
+    def __init__(self, settings: Settings, site: Path, stop_seconds: float = _STOP_SECONDS) -> None:
+        self._settings, self._site, self._stop_seconds = settings, site, stop_seconds
         self._home = Path(settings.home)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -52,9 +53,9 @@ class ProcessService:
             _signal(pid, signal.SIGTERM)
         while alive := self._alive():
             waited = time.monotonic() - asked
-            if waited > 2 * _STOP_SECONDS:
+            if waited > 2 * self._stop_seconds:
                 raise ApplianceError("install_failed", f"the box (process {alive[0][0]}) does not stop", hint="stop it by hand, then repeat")
-            if waited > _STOP_SECONDS:
+            if waited > self._stop_seconds:
                 for pid, _ in alive:
                     _signal(pid, signal.SIGKILL)
             if self._process is not None:
@@ -84,7 +85,8 @@ class ProcessService:
         except OSError as exc:
             raise ApplianceError("install_failed", f"cannot start the box: {exc}", hint="see the hint of: appliance bundle status") from exc
         ticks = start_ticks(self._process.pid)
-        put_file(self._site / "process.json", canonical_json.encode({"pid": self._process.pid, "started_ticks": ticks or 0}))
+        with suppress(ApplianceError):  # a full disk: the box runs, and says so itself in its home
+            put_file(self._site / "process.json", canonical_json.encode({"pid": self._process.pid, "started_ticks": ticks or 0}))
 
     def failure(self) -> str:
         """Its exit status, once it has one."""

@@ -11,7 +11,8 @@ Invariants:
 a. ``current`` names a finished generation before and after every step.
 b. A generation that was never confirmed runs only while somebody watches it; more than :data:`MAX_ATTEMPTS` starts make it a revert.
 c. The data fit the generation that ``current`` names, or are in front of it (the code migrates forward at its start), never behind its back.
-d. Going back never needs the code of the release that is left, except for changing its own tables; if that fails, a revert puts the copy back.
+d. A full disk does not keep the box down: what ``current`` names starts, and the change stays pending.
+e. Going back never needs the code of the release that is left, except for changing its own tables; if that fails, a revert puts the copy back.
 """
 
 from __future__ import annotations
@@ -46,13 +47,21 @@ def settle(site: Site, data: Data | None = None, *, observe: Observe = unobserve
         pending = read_pending(site)
         if pending is None or pending.verb == REFUSED:
             return _runnable(site)
-        steps = data or HomeData(site, read_settings(site))
-        if pending.verb in FORWARD and pending.origin and _is_to_go_back(site, pending):
-            pending = reverted(pending, _why(site, pending))
-            write_pending(site, pending)
-        if pending.verb in FORWARD:
-            return _forward(site, pending, steps, observe)
-        return _back(site, pending, steps, observe)
+        try:
+            return _towards(site, pending, data or HomeData(site, read_settings(site)), observe)
+        except ApplianceError as error:
+            if error.code != "disk_full":
+                raise
+            return _runnable(site)
+
+
+def _towards(site: Site, pending: Pending, data: Data, observe: Observe) -> Generation:
+    if pending.verb in FORWARD and pending.origin and _is_to_go_back(site, pending):
+        pending = reverted(pending, _why(site, pending))
+        write_pending(site, pending)
+    if pending.verb in FORWARD:
+        return _forward(site, pending, data, observe)
+    return _back(site, pending, data, observe)
 
 
 def reverted(pending: Pending, reason: str) -> Pending:

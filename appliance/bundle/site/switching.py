@@ -46,6 +46,8 @@ class Switching:
         after = self._pending()
         if after.verb == REFUSED:
             raise self._refusal(after)
+        if not problem and self.site.current() != self.site.generation(after.target):
+            raise ApplianceError("disk_full", "the switch could not be written; the box runs as before", hint="free space, then repeat the command")
         if after.verb != pending.verb:  # settle has turned round by itself
             return self._finish_revert(pending, after, self._with_log(after.reason), self._go() if problem else "")
         if not problem:
