@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli import audit, backup, bundle, chat, docs, doctor, keys, models, prove, spaces, trust, up, users
+from appliance.cli import audit, backup, bundle, chat, docs, doctor, keys, models, prove, smoke, spaces, trust, up, users
 from appliance.kit.errors import ApplianceError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("status")(up.status)
 app.command("chat")(chat.chat)
 app.command("search")(chat.search)
 app.command("doctor")(doctor.doctor)
+app.command("smoke")(smoke.smoke)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("prove-airgap")(prove.prove_airgap)

@@ -1,0 +1,59 @@
+"""Nothing gets out: no socket of the box leads to another machine, the switches were set when it started, and its guard has refused nothing."""
+
+from appliance.hub.models_toml import load_home_models
+from appliance.kit.egress import Destination
+from appliance.kit.offline import SWITCHES, sealed_variables
+from appliance.smoke.box import SmokeBox, SmokeFailure, expect, shown
+from appliance.smoke.sockets import family_of, leading_out, variables
+
+TITLE = "nothing gets out"
+_COUNTER = "egress_refused_total"
+
+
+def run(box: SmokeBox) -> str:
+    """From outside of the process (``/proc``), then by its own count."""
+    pid = box.on_this_machine().pid
+    permitted = _permitted(box)
+    members = family_of(pid)
+    judged = sum(_judged(member, permitted, is_box=member == pid) for member in members)
+    wrong = {name: value for name, value in sealed_variables(box.home.path).items() if variables(pid).get(name) != value}
+    expect(not wrong, f"the process was started without {', '.join(sorted(wrong))}", "start it with: appliance up, or with the unit of the site")
+    refused = _refused(box)
+    expect(refused == 0, f"{refused:.0f} attempts to get out were refused", "the log says where to (egress_refused); report it")
+    return f"{judged} of {len(members)} processes seen, no socket leads out; {len(SWITCHES) + 2} switches set at start; 0 attempts refused"
+
+
+def _judged(pid: int, permitted: set[tuple[str, int]], *, is_box: bool) -> int:
+    try:
+        out = leading_out(pid, permitted)
+    except (FileNotFoundError, ProcessLookupError):
+        expect(not is_box, "the box has ended")
+        return 0
+    except PermissionError as error:
+        raise SmokeFailure(f"process {pid} of the box cannot be looked at", "run it as the user of the box or as root") from error
+    expect(not out, f"process {pid} of the box is connected: {shown(out)}", "find out what opened it; the log of the box may say")
+    return 1
+
+
+def _permitted(box: SmokeBox) -> set[tuple[str, int]]:
+    """What models.toml names, as addresses; names are looked up here, and only those."""
+    import socket
+
+    permitted: set[tuple[str, int]] = set()
+    for spec in load_home_models(box.home.path).specs:
+        if spec.endpoint:
+            place = Destination.of_url(spec.endpoint)
+            try:
+                found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+            except OSError:
+                continue
+            permitted |= {(str(entry[4][0]), place.port) for entry in found}
+    return permitted
+
+
+def _refused(box: SmokeBox) -> float:
+    for line in box.answer("GET", "/metrics").text.splitlines():
+        name, _, value = line.partition(" ")
+        if name == _COUNTER:
+            return float(value)
+    raise SmokeFailure(f"/metrics has no {_COUNTER}: the process is not guarded", "start it with: appliance up, or with the unit of the site")
