@@ -7,6 +7,7 @@ parts of bounded size, so that an object appears when the last one is there, or 
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,16 +119,16 @@ class S3SnapshotStore:
 
     @contextmanager
     def open(self, key: str, offset: int = 0) -> Iterator[Readable]:
+        if offset and offset >= (self.size(key) or 0):  # S3 answers a range behind the end with an error
+            yield io.BytesIO()
+            return
         with self.translated(key):
-            if offset and offset >= (self.size(key) or 0):  # S3 answers a range behind the end with an error
-                offset_response: Any = urllib3.HTTPResponse(b"", preload_content=False)
-            else:
-                offset_response = self._client.get_object(self._place.bucket, self._name(key), offset=offset)
+            response = self._client.get_object(self._place.bucket, self._name(key), offset=offset)
         try:
-            yield _Download(self, key, offset_response)
+            yield _Download(self, key, response)
         finally:
-            offset_response.close()
-            offset_response.release_conn()
+            response.close()
+            response.release_conn()
 
     def size(self, key: str) -> int | None:
         known = self._stat(key)
