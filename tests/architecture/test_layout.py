@@ -46,7 +46,7 @@ def test_no_registry_address_is_committed() -> None:
 
 @pytest.mark.parametrize("tour", sorted((ROOT / "docs" / "tours").glob("*.md")), ids=lambda path: path.stem)
 def test_tours_lead_through_files_that_exist(tour: Path) -> None:
-    named = re.findall(r"`((?:appliance|services|docs|tests|bench)/[\w./-]+)`", tour.read_text())
+    named = re.findall(r"`((?:appliance|services|docs|tests|bench|ansible|bundles|smoke-tests|scripts)/[\w./-]+)`", tour.read_text())
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
 
