@@ -61,6 +61,8 @@ def build(
     left_out = tuple(sorted(set(without or ())))
     if unknown := [kind for kind in left_out if kind not in FOLDERS]:
         raise ApplianceError("invalid_request", f"--without {unknown[0]}: no such kind", hint=f"kinds: {', '.join(sorted(FOLDERS))}")
+    if not output.absolute().parent.is_dir():
+        raise ApplianceError("home_invalid", f"cannot write {output}: there is no folder {output.absolute().parent}", hint="make it, or choose another")
     moment = _issued_at(issued_at)
     read = read_definition(definition)
     where = (cache or _cache_folder()).absolute()

@@ -33,7 +33,7 @@ ReadBlob = Callable[[Chunk, memoryview], None]
 """Fills the view, which is as long as the blob, with its content; called from several threads."""
 
 _SPARE_BUFFERS: Final = 2
-_FLUSH_SECONDS: Final = 0.1
+_FLUSH_SECONDS: Final = 0.25
 _MODE: Final = 0o644  # a bundle is signed, not secret
 
 

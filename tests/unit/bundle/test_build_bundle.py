@@ -202,6 +202,17 @@ def test_a_wheel_that_the_lock_does_not_name_is_not_taken(bed: Bed, tmp_path: Pa
     assert "runtime.lock" in error.message
 
 
+def test_a_denied_licence_stops_the_build_and_an_accepted_one_is_reported(bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = tmp_path / "index"
+    write_lock(bed, make_wheel(wheels, "spy", "1.0", "License-Expression: AGPL-3.0-only\n"))
+    use_index(monkeypatch, wheels)
+    bed.define(WHEELS)
+    assert "spy 1.0 (AGPL-3.0-only)" in refusal(bed, tmp_path / "x").message
+    bed.define('[licences.accept]\nspy = "never linked"\n', WHEELS)
+    bed.build(tmp_path / "x")
+    assert "AGPL-3.0-only (accepted: never linked)" in read_bundle(tmp_path / "x")["meta/licences.md"].decode()
+
+
 def test_offline_nothing_is_fetched(bed: Bed, tmp_path: Path) -> None:
     write_lock(bed, make_wheel(tmp_path / "index", "one", "1.0"))
     bed.define(WHEELS)
