@@ -126,6 +126,8 @@ class EgressGuard:
         if not self._is_installed:
             self._is_installed = True
             socket.getaddrinfo = _learning(self, socket.getaddrinfo)
+            for method in ("connect", "connect_ex", "sendto", "sendmsg"):
+                setattr(socket.socket, method, _before_resolving(self, getattr(socket.socket, method)))
             sys.addaudithook(_hook(self))
 
     def check_address(self, call: str, address: object) -> None:
@@ -197,6 +199,18 @@ def _learning(guard: EgressGuard, resolve: Callable[..., Any]) -> Callable[..., 
         return found
 
     return getaddrinfo
+
+
+def _before_resolving(guard: EgressGuard, method: Callable[..., Any]) -> Callable[..., Any]:
+    """``method`` of a socket with a check in front: given a name, C code resolves it *before* it raises the audit event, and that is traffic."""
+
+    def checked(self: socket.socket, *arguments: Any) -> Any:
+        address = arguments[-1] if arguments else None
+        if isinstance(address, tuple) and self.family != _UNIX:
+            guard.check_address(f"socket.{method.__name__}", address)
+        return method(self, *arguments)
+
+    return checked
 
 
 def _hook(guard: EgressGuard) -> Callable[[str, tuple[Any, ...]], None]:

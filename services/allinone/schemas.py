@@ -12,20 +12,22 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from appliance.bundle.format import canonical_json
 from appliance.home import Home
-from appliance.identity.bootstrap import DATABASE_NAME
 from appliance.identity.tables import SCHEMA as IDENTITY_SCHEMA
 from appliance.kit.errors import ApplianceError
 from appliance.kit.sql import Schema, downgrade_database, open_database
 from services.gateway.tables import SCHEMA as GATEWAY_SCHEMA
 from services.retrieval.tables import SCHEMA as RETRIEVAL_SCHEMA
 
+_IDENTITY_DATABASE: Final = "identity.db"  # as ``appliance.identity.bootstrap``, which would import half of the box; a test compares
+
 
 def databases(home: Path) -> Mapping[Path, Sequence[Schema]]:
     """File → the schemas in it."""
-    return {Home(home).database: (RETRIEVAL_SCHEMA, GATEWAY_SCHEMA), home / DATABASE_NAME: (IDENTITY_SCHEMA,)}
+    return {Home(home).database: (RETRIEVAL_SCHEMA, GATEWAY_SCHEMA), home / _IDENTITY_DATABASE: (IDENTITY_SCHEMA,)}
 
 
 def heads() -> dict[str, str]:

@@ -96,11 +96,8 @@ async def _copy(lines: Sequence[_Line], progress: Progress, progress_file: Path,
 
 def _written_since(audit_folder: Path, seq: int) -> frozenset[int]:
     """Numbers of the entries that a killed run had written already."""
-    found: set[int] = set()
-    for record in iterate_records(audit_folder, first_seq=seq + 1):
-        if record.action.startswith(_ACTION) and isinstance(number := record.detail.get("seq"), int):
-            found.add(number)
-    return frozenset(found)
+    records = (record for record in iterate_records(audit_folder, first_seq=seq + 1) if record.action.startswith(_ACTION))
+    return frozenset(msgspec.json.decode(record.detail["seq"], type=int) for record in records)
 
 
 def _lines(file: Path) -> list[_Line]:
