@@ -24,7 +24,7 @@ from appliance.kit.errors import ApplianceError
 HEALTH_SECONDS: Final = 90.0
 CHECK_SECONDS: Final = 600.0
 _ANSWER_BYTES: Final = 65536
-_PAUSE_SECONDS: Final = 0.1
+_PAUSE_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
