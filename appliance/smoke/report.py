@@ -51,7 +51,7 @@ def as_junit(results: Sequence[SmokeResult], *, url: str, started_at: str) -> by
     """JUnit XML, one suite."""
     counted = totals(results)
     suite = ET.Element(
-        "testsuite", name="appliance smoke", hostname=url, timestamp=started_at, tests=str(len(results)), failures=str(counted["failed"]),
+        "testsuite", name="appliance smoke", hostname=_printable(url), timestamp=started_at, tests=str(len(results)), failures=str(counted["failed"]),
         errors="0", skipped=str(counted["skipped"]), time=f"{sum(result.seconds for result in results):.3f}",
     )  # fmt: skip
     for result in results:
