@@ -1,7 +1,7 @@
-"""The keys folder of a build station: private Ed25519 keys, the chain of roots of trust, and signing with them.
+"""A build station: its chain of roots of trust, and signing with the keys that are on it.
 
-Owns: the files of the station (``$APPLIANCE_STATION``, default ``./var/station``): ``keys/<keyid>.pem`` (private, 0600, encrypted when there is
-a passphrase), ``keys/<keyid>.pub.pem``, ``root-chain.json``. Does not own: what a root must look like (``format.trust_root``), how a root is
+Owns: the folder of the station (``$APPLIANCE_STATION``, default ``./var/station``) with ``keys/`` and ``root-chain.json``. Does not own: the files in
+``keys/`` (``key_ring``), what a root must look like (``format.trust_root``), how a root is
 changed (``station_roots``), the private key of models (``appliance.hub.model_trust``; only its public part is in the root).
 
 A site never reads this folder; it is for machines that build and sign.
@@ -12,102 +12,23 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
-
 from appliance.audit.durable_files import sync_folder, write_once
-from appliance.bundle.format.dsse import Envelope, Signature
+from appliance.bundle.format.dsse import Envelope
 from appliance.bundle.format.trust_root import PAYLOAD_TYPE, Role, TrustedKey, TrustRoot, chain_bytes, first_root, next_root, parse_chain
+from appliance.bundle.key_ring import KeyRing, passphrase_from_environment, small_file
 from appliance.bundle.verify import Pin
 from appliance.kit.errors import ApplianceError
 
 STATION_VARIABLE: Final = "APPLIANCE_STATION"
-PASSPHRASE_VARIABLE: Final = "APPLIANCE_STATION_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
 CHAIN_NAME: Final = "root-chain.json"
 DEVELOPMENT: Final = "development"
 DEFAULT_VALID_DAYS: Final = 3650
-_MAX_PEM_BYTES: Final = 16 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRing:
-    """The private keys of one machine.
-
-    Attributes:
-        folder: ``keys/`` of the station.
-        passphrase: what the private keys are encrypted with; None for plain files.
-    """
-
-    folder: Path
-    passphrase: bytes | None = field(default=None, repr=False)
-
-    def make(self, comment: str) -> TrustedKey:
-        """Make a key pair. Raises ``disk_full``, ``home_invalid``."""
-        private = Ed25519PrivateKey.generate()
-        key = TrustedKey("ed25519", private.public_key().public_bytes_raw(), comment)
-        encryption = BestAvailableEncryption(self.passphrase) if self.passphrase else NoEncryption()
-        write_once(self._path(key.keyid), private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), mode=0o600)
-        public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        write_once(self.public_path(key.keyid), public, mode=0o644)
-        return key
-
-    def has(self, keyid: str) -> bool:
-        """Whether the private key is here."""
-        return self._path(keyid).is_file()
-
-    def public_path(self, keyid: str) -> Path:
-        """The file to hand to other stations."""
-        return self.folder / f"{keyid}.pub.pem"
-
-    def sign(self, envelope: Envelope, keyids: Sequence[str]) -> Envelope:
-        """``envelope`` with signatures of those ``keyids`` whose private keys are here; others stay as they are.
-
-        Raises:
-            ApplianceError: ``trust_invalid`` when none is here or a key file cannot be read.
-        """
-        here = [keyid for keyid in keyids if self.has(keyid)]
-        if not here:
-            raise ApplianceError(
-                "trust_invalid",
-                f"no private key in {self.folder} may sign this",
-                hint="appliance trust show says which keys may; copy the file to the station that has one of them",
-            )
-        found = {entry.keyid: entry for entry in envelope.signatures}
-        for keyid in here:
-            found[keyid] = Signature(keyid, self._load(keyid).sign(envelope.signed_bytes))
-        return replace(envelope, signatures=tuple(entry for _, entry in sorted(found.items())))
-
-    def _load(self, keyid: str) -> Ed25519PrivateKey:
-        path = self._path(keyid)
-        data = _small_file(path)
-        encrypted = b"ENCRYPTED" in data
-        try:
-            key = load_pem_private_key(data, password=self.passphrase if encrypted else None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            hint = f"the key is encrypted: name the file with its passphrase in ${PASSPHRASE_VARIABLE}" if encrypted else "restore it from a backup"
-            raise ApplianceError("trust_invalid", f"cannot read the private key {path}", hint=hint) from error
-        if not isinstance(key, Ed25519PrivateKey) or sha256(key.public_key().public_bytes_raw()).hexdigest() != keyid:
-            raise ApplianceError("trust_invalid", f"{path} holds another key than its name says", hint="restore it from a backup")
-        return key
-
-    def _path(self, keyid: str) -> Path:
-        return self.folder / f"{keyid}.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +57,7 @@ class Station:
         path = folder / CHAIN_NAME
         if not path.is_file():
             raise ApplianceError("trust_invalid", f"no root of trust in {folder}", hint="make one: appliance trust init --keys 3 --threshold 2")
-        chain = tuple(parse_chain(_small_file(path, limit_bytes=2**20)))
+        chain = tuple(parse_chain(small_file(path, limit_bytes=2**20)))
         return cls(folder, chain, last_root(chain), KeyRing(folder / "keys", passphrase or passphrase_from_environment()))
 
     @classmethod
@@ -290,34 +211,6 @@ def role_of(keys: Sequence[TrustedKey], threshold: int) -> Role:
     return Role(tuple(sorted({key.keyid for key in keys})), threshold)
 
 
-def read_public_key(path: Path, comment: str = "") -> TrustedKey:
-    """Read a public key in PEM: Ed25519 for bundles and roots, ECDSA P-256 for models.
-
-    Raises:
-        ApplianceError: ``trust_invalid``.
-    """
-    try:
-        key = load_pem_public_key(_small_file(path))
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise ApplianceError("trust_invalid", f"{path} is not a public key in PEM", hint="expected Ed25519 or ECDSA P-256") from error
-    if isinstance(key, Ed25519PublicKey):
-        return TrustedKey("ed25519", key.public_bytes_raw(), comment or path.stem[:60])
-    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
-        return TrustedKey("ecdsa-p256", key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), comment or path.stem[:60])
-    raise ApplianceError("trust_invalid", f"{path}: keys of this kind are not used here", hint="expected Ed25519 or ECDSA P-256")
-
-
-def passphrase_from_environment() -> bytes | None:
-    """The first line of the file that ``$APPLIANCE_STATION_PASSPHRASE_FILE`` names. Raises ``trust_invalid`` when it is empty or unreadable."""
-    name = os.environ.get(PASSPHRASE_VARIABLE)
-    if not name:
-        return None
-    line = _small_file(Path(name)).split(b"\n", 1)[0].rstrip(b"\r")
-    if not line:
-        raise ApplianceError("trust_invalid", f"the passphrase file {name} is empty", hint="write the passphrase on its first line")
-    return line
-
-
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Put ``data`` in place of ``path``, whole or not at all, whatever happens to the power."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
@@ -326,12 +219,3 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     sync_folder(path.parent)
 
 
-def _small_file(path: Path, *, limit_bytes: int = _MAX_PEM_BYTES) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit_bytes + 1)
-    except OSError as error:
-        raise ApplianceError("trust_invalid", f"cannot read {path}: {error.strerror}", hint="check the path and the rights") from error
-    if len(data) > limit_bytes:
-        raise ApplianceError("trust_invalid", f"{path} is larger than {limit_bytes} bytes", hint="it is not what it should be")
-    return data

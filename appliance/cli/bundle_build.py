@@ -77,7 +77,8 @@ def build(
 
 def _open_station(folder: Path | None, home: Path) -> Station:
     """The station; sites are made to trust the key that signs the models of ``home``, where the root is a development root."""
-    from appliance.bundle.keys import open_or_create_station, read_public_key, station_folder
+    from appliance.bundle.key_ring import read_public_key
+    from appliance.bundle.keys import open_or_create_station, station_folder
     from appliance.hub.model_trust import PUBLIC_NAME
 
     where = (folder or station_folder()).absolute()

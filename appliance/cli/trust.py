@@ -11,7 +11,8 @@ import typer
 from appliance.bundle.format.dsse import Envelope
 from appliance.bundle.format.manifest import format_time
 from appliance.bundle.format.trust_root import TrustedKey, parse_chain
-from appliance.bundle.keys import CHAIN_NAME, DEFAULT_VALID_DAYS, KeyRing, Station, passphrase_from_environment, read_public_key, station_folder
+from appliance.bundle.key_ring import KeyRing, passphrase_from_environment, read_public_key
+from appliance.bundle.keys import CHAIN_NAME, DEFAULT_VALID_DAYS, Station, station_folder
 from appliance.bundle.station_roots import PROPOSAL_NAME, RootChange, read_proposal, rotate, sign_next
 from appliance.hub.model_trust import PUBLIC_NAME
 from appliance.identity.console import home_folder, print_json, say

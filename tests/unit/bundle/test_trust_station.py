@@ -9,7 +9,8 @@ import pytest
 
 from appliance.bundle.format.dsse import Envelope
 from appliance.bundle.format.trust_root import parse_chain
-from appliance.bundle.keys import KeyRing, Station, last_root, open_or_create_station, read_public_key
+from appliance.bundle.key_ring import KeyRing, read_public_key
+from appliance.bundle.keys import Station, last_root, open_or_create_station
 from appliance.bundle.station_roots import PROPOSAL_NAME, RootChange, read_proposal, rotate, sign_next
 from appliance.kit.errors import ApplianceError
 from appliance.testing.small_bundles import NOW, small_trust
