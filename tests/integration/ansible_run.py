@@ -67,6 +67,7 @@ def environment(folder: Path) -> dict[str, str]:
     """Nothing of the caller's Ansible: its own config, its own place for temporary files."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     own = {"ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(folder / ".ansible"), "PYTHONUNBUFFERED": "1"}
+    own["ANSIBLE_DISPLAY_SKIPPED_HOSTS"] = "1"  # otherwise a task is announced only when it has ended, and its time counts for the one before
     return {**plain, **own, "PATH": f"{Path(sys.executable).parent}:{plain['PATH']}"}
 
 

@@ -209,7 +209,8 @@ def test_an_empty_gpu_group_does_nothing_and_a_node_without_driver_is_named(host
 
 
 def test_the_box_never_tried_to_reach_out_and_its_user_could_not(host):
-    assert refused_packets(host) == 0
+    assert refused_packets(host) == 0, host.output("nft list table inet appliance")
     tried = host.run(f"runuser -u appliance -- python3 - {host.station}", stdin=TRY_OUT.encode(), check=False)
     assert b"PermissionError" in tried.stderr
     assert refused_packets(host) == 1
+    assert f"{host.station} . udp . 53" in host.output("nft -n list set inet appliance refused_ip").replace("domain", "53")
