@@ -30,6 +30,8 @@ _INNER_FAMILIES: Final = frozenset({"AF_UNSPEC", "AF_NETLINK", "AF_ALG"})
 _KNOWN_FAMILIES: Final = _INNER_FAMILIES | {"AF_UNIX", "AF_LOCAL", "AF_INET", "AF_INET6"}
 _ADDRESSED: Final = frozenset({"connect", "sendto", "sendmsg", "sendmmsg"})
 _PROTOCOL: Final = re.compile(r"[0-9]+<(?P<protocol>[A-Z0-9]+)(?:v6|-[A-Z]+)?:")
+_NETLINK: Final = re.compile(r"[0-9]+<NETLINK:")
+_ELIDED: Final = ("msg_name=0x", "[...", ", ...]", "{...}")
 _FAMILY: Final = re.compile(r"sa_family=(?P<family>[A-Z][A-Z0-9_]*|0x[0-9a-f]+|[0-9]+)")
 _INET: Final = re.compile(r', sin_port=htons\((?P<port>[0-9]{1,5})\), sin_addr=inet_addr\("(?P<address>[0-9.]{7,15})"\)\}')
 _INET6: Final = re.compile(
@@ -104,7 +106,9 @@ def _attempts_of(call: Call, folders: tuple[PurePosixPath, ...]) -> list[Attempt
     if call.name not in _ADDRESSED:
         return [] if call.error in {"ENOSYS", "EINVAL", "EBADF", "ESRCH"} and call.name != "setns" else [_attempt(call, call.name, "")]
     shown = masked(call.arguments)
-    if ("msg_name=0x" in shown or "..." in shown.replace('""...', "")) and call.error != "EFAULT":
+    if _NETLINK.match(shown):
+        return []  # to the kernel
+    if any(sign in shown for sign in _ELIDED) and call.error != "EFAULT":
         raise TraceUnreadableError(f"{call.name} of process {call.pid} is not shown whole: {call.arguments[:200]}")
     families = list(_FAMILY.finditer(shown))
     if not families:

@@ -39,7 +39,7 @@ def run_plan(plan: Plan, tools: Tools, *, progress: Progress | None = None) -> d
         progress: told of each phase: name, whether it went well, seconds.
 
     Returns:
-        Phases, counters, what the canary tried, start times; the trace lies in the plan's folder.
+        Phases, counters, what the canary tried; the trace lies in the plan's folder. For a plan without phases: milliseconds of a start, counters.
 
     Raises:
         ApplianceError: ``unavailable`` when the chamber cannot be made or breaks.

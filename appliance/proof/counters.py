@@ -30,6 +30,10 @@ class Counters:
         """What came after ``earlier``."""
         return Counters(**{entry.name: getattr(self, entry.name) - getattr(earlier, entry.name) for entry in fields(self)})
 
+    def plus(self, more: Counters) -> Counters:
+        """Both together."""
+        return Counters(**{entry.name: getattr(self, entry.name) + getattr(more, entry.name) for entry in fields(self)})
+
     @property
     def is_silent(self) -> bool:
         """Nothing left, and nothing tried to."""

@@ -1,4 +1,4 @@
-"""The first process of a chamber: closes the network, starts the recorder around the driver, reads the counters, measures starts.
+"""The first process of a chamber: closes the network, starts the recorder around the driver, reads the counters; or measures a start.
 
 Runs as process 1 of fresh network, mount and process namespaces (``chamber`` makes them); whatever is left when it ends is killed by the kernel.
 It is not recorded itself: it makes the network and never talks over it.
@@ -19,7 +19,7 @@ from appliance.kit.errors import ApplianceError
 from appliance.proof.closed_networks import close_network, hide_the_host
 from appliance.proof.counters import Counters, read_counters
 from appliance.proof.plan import Plan
-from appliance.proof.starts import measure_starts
+from appliance.proof.starts import measure_start
 from appliance.proof.tools import Tools, find_tools
 from appliance.proof.trace import RECORDED
 
@@ -44,15 +44,17 @@ def main(folder: str) -> int:
 def _run(place: Path, plan: Plan, tools: Tools) -> dict[str, Any]:
     hide_the_host(place)
     neighbour = close_network(plan.mode, tools)
-    result = _record(place, tools)
-    before = read_counters(tools)
-    ended_well = all(phase["ok"] for phase in result["phases"])
-    result["starts_milliseconds"] = measure_starts(plan) if ended_well else []
-    result["counters"]["starts"] = read_counters(tools).since(before).document()
+    result = _record(place, tools) if plan.phases else _start(plan, tools)
     if neighbour is not None:
         neighbour.kill()
         neighbour.wait()
     return result
+
+
+def _start(plan: Plan, tools: Tools) -> dict[str, Any]:
+    before = read_counters(tools)
+    milliseconds = measure_start(plan)
+    return {"milliseconds": milliseconds, "counters": read_counters(tools).since(before).document()}
 
 
 def _record(place: Path, tools: Tools) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Goods:
     models_file: Path | None = None
 
 
-def make_plan(mode: str, folder: Path, goods: Goods, *, starts: int = STARTS) -> Plan:
+def make_plan(mode: str, folder: Path, goods: Goods) -> Plan:
     """The plan for one closed network; prepares ``folder``, which must be empty and absolute."""
     site, home, temporary = folder / "site", folder / "home", folder / "tmp"
     for place in (home, temporary):
@@ -66,4 +66,4 @@ def make_plan(mode: str, folder: Path, goods: Goods, *, starts: int = STARTS) ->
         "PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": str(temporary), "TMPDIR": str(temporary), "APPLIANCE_HOME": str(home), "TERM": "dumb",
     }  # fmt: skip
     start = (f"{site}/current/bin/python", "-m", "services.allinone", "--port", "0")
-    return Plan(mode, str(folder), phases, environment, start, str(home), starts)
+    return Plan(mode, str(folder), phases, environment, start, str(home))

@@ -41,9 +41,8 @@ class Plan:
         folder: scratch folder, absolute; the box lives below it.
         phases: one after another; the first that fails ends the journey, phases named ``stop`` run all the same.
         environment: all variables that the phases see.
-        start: command that serves the box in the foreground, for measuring; empty: not measured.
+        start: command that serves the box in the foreground; with no phases, one start is measured and nothing is recorded.
         start_home: its home.
-        starts: how often it is started for the median; one more before to warm up.
     """
 
     mode: str
@@ -52,7 +51,6 @@ class Plan:
     environment: dict[str, str] = field(default_factory=dict)
     start: tuple[str, ...] = ()
     start_home: str = ""
-    starts: int = 3
 
     def write(self, path: Path) -> None:
         """As JSON."""

@@ -1,6 +1,6 @@
 """The proof as a use case: tools, trust, one chamber per kind of network, the report. Owns the order of things and the scratch folder.
 
-What is removed: sites and homes of the journey (gigabytes). What stays when asked for: raw traces and what the commands said.
+Sites and homes of the journey (gigabytes) are removed; raw traces and what the commands said stay when asked for.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -23,11 +23,13 @@ from appliance.kit.errors import ApplianceError
 from appliance.proof.attempts import find_attempts
 from appliance.proof.chamber import check_namespaces, run_plan
 from appliance.proof.closed_networks import MODES
+from appliance.proof.counters import Counters
 from appliance.proof.envelope import trace_facts
 from appliance.proof.inside import TRACE_NAME
 from appliance.proof.journey import STARTS, Goods, make_plan
 from appliance.proof.plan import Plan
-from appliance.proof.report import make_report, mode_document
+from appliance.proof.refusals import refused_attempts
+from appliance.proof.report import all_went_well, make_report, mode_document, with_starts
 from appliance.proof.tools import Tools, find_tools, host_facts
 from appliance.proof.trace import TraceUnreadableError, read_trace
 
@@ -67,16 +69,22 @@ def prove_airgap(goods: Goods, wishes: Wishes, tools: Tools) -> dict[str, Any]:
     """
     began = time.monotonic()
     bundles = bundle_facts(goods)
-    modes = []
+    modes: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="appliance-proof-", ignore_cleanup_errors=True) as scratch:
+        box: Plan | None = None
         for mode in wishes.modes:
             folder = Path(scratch).resolve() / mode
             folder.mkdir(mode=0o755)
+            plan = make_plan(mode, folder, goods)
             try:
-                plan = make_plan(mode, folder, goods, starts=wishes.starts)
                 modes.append(prove_one(plan, tools, partial(_tell, wishes, mode)))
             finally:
-                _clear(folder, wishes.keep)
+                _keep(folder, wishes.keep)
+            previous, box = (box, plan) if all_went_well(modes[-1]) else (plan, box)
+            if previous is not None:
+                shutil.rmtree(previous.folder, ignore_errors=True)
+        if box is not None:
+            modes = _measure(modes, box, wishes, tools)
     return make_report(
         modes,
         tool={"name": "appliance prove-airgap", "version": _own_version()},
@@ -97,11 +105,26 @@ def prove_one(plan: Plan, tools: Tools, progress: Callable[[str, bool, float], N
     trace = Path(plan.folder) / TRACE_NAME
     try:
         attempts = find_attempts(read_trace(trace), [plan.folder])
+        refused = refused_attempts(Path(plan.start_home) / "logs") if plan.start_home else []
     except TraceUnreadableError as error:
         raise ApplianceError(
             "proof_invalid", f"{plan.mode}: the trace is not readable: {error}", hint="repeat with --keep and send the trace with a report"
         ) from error
-    return mode_document(plan.mode, result, attempts, {**trace_facts(trace), "folder": plan.folder})
+    return mode_document(plan.mode, result, [*attempts, *refused], {**trace_facts(trace), "folder": plan.folder})
+
+
+def _measure(modes: Sequence[Mapping[str, Any]], box: Plan, wishes: Wishes, tools: Tools) -> list[dict[str, Any]]:
+    """Start the same installed box in every kind of network in turn, so that what else the machine does falls on all alike. The first round warms up."""
+    times: dict[str, list[int]] = {entry["mode"]: [] for entry in modes}
+    counters = {entry["mode"]: Counters() for entry in modes}
+    for number in range(wishes.starts + 1):
+        for mode, taken in times.items():
+            result = run_plan(replace(box, mode=mode, phases=()), tools)
+            counters[mode] = counters[mode].plus(Counters(**result["counters"]))
+            if number:
+                taken.append(int(result["milliseconds"]))
+                _tell(wishes, mode, f"start {number}", True, taken[-1] / 1000)
+    return [with_starts(entry, times[entry["mode"]], counters[entry["mode"]]) for entry in modes]
 
 
 def bundle_facts(goods: Goods) -> dict[str, dict[str, Any]]:
@@ -134,12 +157,11 @@ def _tell(wishes: Wishes, mode: str, name: str, ok: bool, seconds: float) -> Non
         wishes.progress(mode, name, ok, seconds)
 
 
-def _clear(folder: Path, keep: Path | None) -> None:
-    for name in _LARGE:
-        shutil.rmtree(folder / name, ignore_errors=True)
+def _keep(folder: Path, keep: Path | None) -> None:
+    """Raw traces and logs, not sites and homes: those are gigabytes."""
     if keep is not None:
-        shutil.copytree(folder, keep / folder.name, dirs_exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(keep / folder.name, ignore_errors=True)
+        shutil.copytree(folder, keep / folder.name, ignore=lambda place, _names: _LARGE if place == str(folder) else ())
 
 
 def _own_version() -> str:

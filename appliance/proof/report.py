@@ -62,11 +62,16 @@ def mode_document(mode: str, result: Mapping[str, Any], attempts: Sequence[Attem
         "mode": mode,
         "phases": [dict(phase) for phase in result["phases"]],
         "attempts": [asdict(attempt) for attempt in others],
-        "counters": {"journey": dict(result["counters"]["journey"]), "starts": dict(result["counters"]["starts"])},
+        "counters": {"journey": dict(result["counters"]["journey"]), "starts": Counters().document()},
         "control": control,
-        "starts_milliseconds": [int(value) for value in result["starts_milliseconds"]],
+        "starts_milliseconds": [],
         "trace": dict(trace),
     }
+
+
+def with_starts(entry: Mapping[str, Any], milliseconds: Sequence[int], counters: Counters) -> dict[str, Any]:
+    """The mode with its start times, and the packets that were sent meanwhile."""
+    return {**entry, "starts_milliseconds": list(milliseconds), "counters": {**entry["counters"], "starts": counters.document()}}
 
 
 def control_holds(mode: str, control: Mapping[str, Any]) -> bool:
@@ -84,8 +89,12 @@ def is_silent(entry: Mapping[str, Any]) -> bool:
 
 def went_well(entry: Mapping[str, Any]) -> bool:
     """Rule 4, for one mode."""
-    done = [(phase["name"], phase["ok"]) for phase in entry["phases"]]
-    return done == [(name, True) for name in PHASES] and len(entry["starts_milliseconds"]) >= STARTS
+    return all_went_well(entry) and len(entry["starts_milliseconds"]) >= STARTS
+
+
+def all_went_well(entry: Mapping[str, Any]) -> bool:
+    """Whether the whole journey was made."""
+    return [(phase["name"], phase["ok"]) for phase in entry["phases"]] == [(name, True) for name in PHASES]
 
 
 def start_comparison(modes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -24,16 +24,12 @@ _POLL_SECONDS: Final = 0.005
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def measure_starts(plan: Plan) -> list[int]:
-    """Milliseconds from the first instruction to a green ``/readyz``, ``plan.starts`` times; a first start, not counted, warms the caches.
+def measure_start(plan: Plan) -> int:
+    """Milliseconds from the first instruction to a green ``/readyz``.
 
     Raises:
         ApplianceError: ``unavailable`` when the box does not come or does not stop.
     """
-    return [_start_once(plan) for _ in range(plan.starts + 1)][1:] if plan.start else []
-
-
-def _start_once(plan: Plan) -> int:
     announced = Path(plan.start_home) / "run" / "box.json"
     announced.unlink(missing_ok=True)
     log = Path(plan.folder) / "starts.err"
