@@ -115,7 +115,7 @@ def import_verb(
         return
     request = _request(kind, name, license_name, languages, max_context, dimensions, version)
     place = Path(source).expanduser()
-    _import(home, look_at_ollama(place, pick) if is_ollama_store(place) else look_at(place), request, alias, as_json=as_json)
+    _import(home, look_at_ollama(place, pick) if is_ollama_store(place) else look_at(place, kind), request, alias, as_json=as_json)
 
 
 def add_verb(
@@ -142,7 +142,7 @@ def add_verb(
     staging.mkdir(parents=True, exist_ok=True, mode=0o700)
     say(f"fetching {repository}")
     commit = fetch_repository(wanted, staging, endpoint, (*include, "*.json", "LICENSE*", "README*") if include else ALLOWED)
-    source = look_at(staging).with_origin({"repository": wanted.name, "revision": commit or wanted.revision})
+    source = look_at(staging, kind).with_origin({"repository": wanted.name, "revision": commit or wanted.revision})
     _import(home, source, request, alias, as_json=as_json)
     remove_tree(staging)
 

@@ -59,8 +59,8 @@ class ModelSource:
         return sum(path.stat().st_size for path in self.files.values())
 
 
-def look_at(place: Path) -> ModelSource:
-    """Recognise what lies at ``place``.
+def look_at(place: Path, kind: str = "") -> ModelSource:
+    """Recognise what lies at ``place``; ``kind`` decides where a folder has weights in several forms.
 
     Raises:
         ApplianceError: ``not_found``, ``model_refused`` for something else, or for a file that must not be imported.
@@ -82,13 +82,15 @@ def look_at(place: Path) -> ModelSource:
         "dimensions": _number(config, "hidden_size", "dim", "n_embd"),
         "origin": {"folder": place.name},
     }
-    if any(name.endswith(".onnx") for name in files):
+    if kind != "llm" and any(name.endswith(".onnx") for name in files):
         return ModelSource("onnx", **facts)
     if "config.json" in files and any(name.endswith(".safetensors") for name in files):
         return ModelSource("hf", **facts)
     single = [name for name in files if name.endswith(".gguf")]
     if single:
         return _with_gguf_facts(ModelSource("gguf", **facts), files[single[0]], single[0])
+    if any(name.endswith(".onnx") for name in files):
+        return ModelSource("onnx", **facts)
     raise ApplianceError("model_refused", f"no weights of a known form in {place}", hint=_FORMS_HINT)
 
 

@@ -32,7 +32,7 @@ def station(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def take(home: Path, place: Path, kind: Kind = "llm", name: str = "tiny", **told: object) -> Snapshot:
-    snapshot = import_model(home, look_at(place), ImportRequest(kind, name, **told))  # type: ignore[arg-type]
+    snapshot = import_model(home, look_at(place, kind), ImportRequest(kind, name, **told))  # type: ignore[arg-type]
     open_signed(home / "models", snapshot.label, snapshot.digest, ModelTrust.load(home))
     verify(snapshot)
     return snapshot
