@@ -12,7 +12,6 @@ Invariants:
 from __future__ import annotations
 
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from appliance.kit.audit_events import Check, check_events
 
 KEPT_ATTEMPTS: Final = 64
 _MAX_TEXT: Final = 200
@@ -128,7 +129,7 @@ class EgressGuard:
             socket.getaddrinfo = _learning(self, socket.getaddrinfo)
             for method in ("connect", "connect_ex", "sendto", "sendmsg"):
                 setattr(socket.socket, method, _before_resolving(self, getattr(socket.socket, method)))
-            sys.addaudithook(_hook(self))
+            check_events(_checks(self))
 
     def check_address(self, call: str, address: object) -> None:
         """Raise :class:`EgressRefusedError` unless ``address`` (``(host, port, …)``) may be reached."""
@@ -213,8 +214,8 @@ def _before_resolving(guard: EgressGuard, method: Callable[..., Any]) -> Callabl
     return checked
 
 
-def _hook(guard: EgressGuard) -> Callable[[str, tuple[Any, ...]], None]:
-    """The audit hook: for an event that is not ours, one look-up in a dict."""
+def _checks(guard: EgressGuard) -> Mapping[str, Check]:
+    """What is asked for which audit event."""
 
     def connect(call: str, arguments: tuple[Any, ...]) -> None:
         if arguments[0].family != _UNIX:
@@ -224,7 +225,7 @@ def _hook(guard: EgressGuard) -> Callable[[str, tuple[Any, ...]], None]:
         if arguments[1] is not None:
             connect(call, arguments)
 
-    checks: Mapping[str, Callable[[str, tuple[Any, ...]], None]] = {
+    return {
         "socket.connect": connect,
         "socket.sendto": send,
         "socket.sendmsg": send,
@@ -234,11 +235,3 @@ def _hook(guard: EgressGuard) -> Callable[[str, tuple[Any, ...]], None]:
         "socket.getnameinfo": lambda call, arguments: guard.check_name(call, arguments[0][0]),
         "socket.__new__": lambda _, arguments: guard.check_socket(arguments[1], arguments[2]),
     }
-    look_up = checks.get
-
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        check = look_up(event)
-        if check is not None:
-            check(event, arguments)
-
-    return watch

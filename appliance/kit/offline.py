@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from appliance.kit.audit_events import check_events
+
 SWITCHES: Final[Mapping[str, str]] = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -66,22 +68,13 @@ def lock_environment() -> None:
     if _locked:
         return
     _locked.update({name.encode(): os.environb.get(name.encode()) for name in (*SWITCHES, *PLACES)})
-    refused = {"os.putenv": _other_value, "os.unsetenv": _is_switch}
-
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
-        check = refused.get(event)
-        if check is not None and check(arguments):
-            raise PermissionError(f"{_raw(arguments[0]).decode(errors='replace')} is set once, when the process starts (docs/adr/0017)")
-
-    sys.addaudithook(watch)
+    check_events({"os.putenv": _refuse_change, "os.unsetenv": _refuse_change})
 
 
-def _other_value(arguments: tuple[object, ...]) -> bool:
-    return _is_switch(arguments) and _raw(arguments[1]) != _locked[_raw(arguments[0])]
-
-
-def _is_switch(arguments: tuple[object, ...]) -> bool:
-    return _raw(arguments[0]) in _locked
+def _refuse_change(event: str, arguments: tuple[object, ...]) -> None:
+    name = _raw(arguments[0])
+    if name in _locked and (event == "os.unsetenv" or _raw(arguments[1]) != _locked[name]):
+        raise PermissionError(f"{name.decode(errors='replace')} is set once, when the process starts (docs/adr/0017)")
 
 
 def _raw(text: object) -> bytes:
