@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,7 @@ def prove_airgap(
     wanted = tuple(dict.fromkeys(part.strip() for part in modes.split(",")))
     if unknown := [mode for mode in wanted if mode not in MODES]:
         raise ApplianceError("invalid_request", f"--modes: unknown mode {unknown[0]!r}", hint=f"modes: {MODE_NAMES}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that scratch folders go away
     tools = ready_tools()
     signer = load_private_key(key) if key else envelope.load_or_create_key(home_folder().absolute() / "keys")
     traces = output.with_name(f"{output.name}.traces").absolute() if keep else None

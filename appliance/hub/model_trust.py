@@ -4,7 +4,8 @@ Owns: ``keys/models.key.pem`` (private, 0600) and ``keys/models.pub.pem`` of the
 root of trust of a site (``appliance.bundle``; it was verified at install and belongs to root, here it is only read).
 
 Invariants:
-1. Trusted are the home's own public key and the keys of role ``models`` in the site's root of trust; nothing else, nothing from inside a snapshot.
+1. Trusted are the home's own public key and the keys of role ``models`` in the site's root of trust, or in the later one that the running generation
+   was verified with (until its first start is confirmed the site has not taken it over yet); nothing else, nothing from inside a snapshot.
 2. A sealed site makes no key by itself: what it loads was signed where the bundle was built, or by a key that an operator put there.
 """
 
@@ -30,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from appliance.audit.durable_files import write_once
 from appliance.bundle.format.dsse import parse_envelope
-from appliance.bundle.format.trust_root import PAYLOAD_TYPE, parse_root
+from appliance.bundle.format.trust_root import PAYLOAD_TYPE, parse_chain, parse_root
 from appliance.hub.model_signing import MAX_SIGNATURE_BYTES, PrivateKey, PublicKey, UntrustedKeyError, key_hint, sign_digests, signed_digests
 from appliance.hub.roots import Roots, generation_folder
 from appliance.hub.snapshot_files import read_plain
@@ -176,14 +177,23 @@ def _site_keys() -> list[PublicKey]:
     if generation is None:
         return []
     path = generation.parent.parent / "trust" / "root.dsse.json"
-    try:
-        data = read_plain(path, _MAX_ROOT_BYTES)
-    except FileNotFoundError:
+    data, chain = _read_root(path), _read_root(generation / "root-chain.json")
+    envelopes = [] if data is None else [parse_envelope(data, path.name, payload_type=PAYLOAD_TYPE, code="trust_invalid")]
+    envelopes += [] if chain is None else parse_chain(chain)[-1:]
+    roots = [parse_root(envelope.payload) for envelope in envelopes]
+    if not roots:
         return []
+    root = max(roots, key=lambda entry: entry.version)
+    return [_p256(_from_der(root.keys[keyid].public, path), path) for keyid in root.roles["models"].keys]
+
+
+def _read_root(path: Path) -> bytes | None:
+    try:
+        return read_plain(path, _MAX_ROOT_BYTES)
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError) as exc:
         raise ApplianceError("trust_invalid", f"cannot read {path}: {exc}", hint="install a bundle again; the root of trust comes with it") from exc
-    root = parse_root(parse_envelope(data, path.name, payload_type=PAYLOAD_TYPE, code="trust_invalid").payload)
-    return [_p256(_from_der(root.keys[keyid].public, path), path) for keyid in root.roles["models"].keys]
 
 
 def _from_der(data: bytes, path: Path) -> object:
