@@ -223,6 +223,11 @@ def test_nobody_signs_what_is_not_whole(name, run, tmp_path):
     good.write_bytes(data)
     assert 50 <= run("bundle", "sign", good)[0] <= 57
     assert good.read_bytes() == bytes(data)
+    whole = built_here(station, small_bundle(), good).read_bytes()
+    good.write_bytes(whole.replace(b'"sequence":1,', b'"sequence":9,'))
+    status, _, err = run("bundle", "sign", good)
+    assert status == 52
+    assert "not the one that was signed" in err
     assert len(list(tmp_path.iterdir())) == 3
 
 
