@@ -16,8 +16,9 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from appliance.hub.model_sources import ModelSource
 from appliance.hub.model_spec import Kind
@@ -30,8 +31,8 @@ from appliance.hub.weight_files import check_content, refuse_by_name, refused
 from appliance.kit.errors import ApplianceError
 
 Progress = Callable[[int], None]
-_CHUNK_BYTES: Final = 4 * 1024 * 1024
-_ZEROS: Final = bytes(_CHUNK_BYTES)
+_BLOCK_BYTES: Final = 1024 * 1024
+_ZEROS: Final = bytes(_BLOCK_BYTES)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -125,20 +126,27 @@ def next_version(hub: Path, kind: str, name: str) -> int:
     return 1 + max((int(match[1]) for match in found if match), default=0)
 
 
-def copy_hashed(source: BinaryIO, target: Path, progress: Progress) -> FileEntry:
+def copy_hashed(source: BufferedReader, target: Path, progress: Progress) -> FileEntry:
     """Copy a stream into a new file and return what was written; blocks of zeros become holes, so that a sparse file stays small."""
     digest, size_bytes = hashlib.sha256(), 0
-    with target.open("xb") as out:
-        while chunk := source.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size_bytes += len(chunk)
-            if chunk == _ZEROS:
-                out.seek(len(chunk), os.SEEK_CUR)
+    block = bytearray(_BLOCK_BYTES)  # one for all: a fresh one per read costs more than the hash
+    view = memoryview(block)
+    with target.open("xb", buffering=0) as out:
+        while count := source.readinto(block):
+            digest.update(view[:count])
+            size_bytes += count
+            if count == _BLOCK_BYTES and block == _ZEROS:
+                out.seek(count, os.SEEK_CUR)
             else:
-                out.write(chunk)
-            progress(len(chunk))
+                _write_all(out, view[:count])
+            progress(count)
         out.truncate(size_bytes)
     return FileEntry(digest.hexdigest(), size_bytes)
+
+
+def _write_all(out: FileIO, data: memoryview) -> None:
+    while data:
+        data = data[out.write(data) :]
 
 
 def _copy_all(source: ModelSource, folder: Path, progress: Progress) -> Mapping[str, FileEntry]:
