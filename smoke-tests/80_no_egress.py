@@ -1,8 +1,10 @@
 """Nothing gets out: no socket of the box leads to another machine, the switches were set when it started, and its guard has refused nothing."""
 
+from pathlib import Path
+
 from appliance.hub.models_toml import load_home_models
 from appliance.kit.egress import Destination
-from appliance.kit.offline import SWITCHES, sealed_variables
+from appliance.kit.offline import PLACES, SWITCHES, sealed_variables
 from appliance.smoke.box import SmokeBox, SmokeFailure, expect, shown
 from appliance.smoke.sockets import family_of, leading_out, variables
 
@@ -16,11 +18,18 @@ def run(box: SmokeBox) -> str:
     permitted = _permitted(box)
     members = family_of(pid)
     judged = sum(_judged(member, permitted, is_box=member == pid) for member in members)
-    wrong = {name: value for name, value in sealed_variables(box.home.path).items() if variables(pid).get(name) != value}
-    expect(not wrong, f"the process was started without {', '.join(sorted(wrong))}", "start it with: appliance up, or with the unit of the site")
+    wrong = _missing_switches(variables(pid), box.home.path)
+    expect(not wrong, f"the process was started without {', '.join(wrong)}", "start it with: appliance up, or with the unit of the site")
     refused = _refused(box)
     expect(refused == 0, f"{refused:.0f} attempts to get out were refused", "the log says where to (egress_refused); report it")
-    return f"{judged} of {len(members)} processes seen, no socket leads out; {len(SWITCHES) + 2} switches set at start; 0 attempts refused"
+    return f"{judged} of {len(members)} processes seen, no socket leads out; {len(SWITCHES) + len(PLACES)} switches set at start; 0 attempts refused"
+
+
+def _missing_switches(started_with: dict[str, str], home: Path) -> list[str]:
+    """By name. The folders are compared as places: the home may be reached through a link."""
+    missing = [name for name, value in SWITCHES.items() if started_with.get(name) != value]
+    places = {name: value for name, value in sealed_variables(home).items() if name in PLACES}
+    return missing + [name for name, value in places.items() if Path(started_with.get(name, "/")).resolve() != Path(value).resolve()]
 
 
 def _judged(pid: int, permitted: set[tuple[str, int]], *, is_box: bool) -> int:

@@ -52,7 +52,7 @@ def seal_environment(home: Path) -> None:
 def start_sealed(home: Path) -> None:
     """Be a process that was *started* with the switches, then lock them: replaces this process by itself where they are missing.
 
-    Call it first in ``__main__``: nothing may be open yet. The process id stays. Costs an interpreter's start (15 ms) once, and nothing when the one
+    Call it first in ``__main__``: nothing may be open yet. The process id stays. Costs an interpreter's start once (well below 0.1 s), and nothing when the one
     who starts the process sets the switches.
     """
     wanted = sealed_variables(home)

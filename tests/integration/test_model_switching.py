@@ -86,7 +86,7 @@ async def test_a_stream_keeps_its_model_while_the_alias_moves_on(tmp_path: Path)
                 await streaming
                 assert "".join(pieces) == "".join(LONG)
 
-                put(tmp_path, endpoint("default", two.url) + "[llm.big]\nengine = \"vllm\"\nunknown = 1\n")
+                put(tmp_path, endpoint("default", two.url) + '[llm.big]\nengine = "vllm"\nunknown = 1\n')
                 await until(lambda: "degraded" in check(box, "models_file"))
                 assert text_of(await ask(client)) == "from two", "a refused file must change nothing"
                 assert (await ask(client, "big")).status_code == 404
