@@ -68,9 +68,13 @@ class Bench:
         self.sequence = 0
 
     def import_model(self, model: Path) -> Run:
-        """Into the hub of the home; models.toml of the tree names it."""
-        done = run([sys.executable, "-m", "bench.bundle_inputs", "import", self.home, model])
-        self.tree.name_model(*done.output.split()[-2:])
+        """Into the hub of the home, in place of what is there; the tree names it."""
+        shutil.rmtree(self.home / "models", ignore_errors=True)
+        (self.home / "models.toml").unlink(missing_ok=True)
+        done = run(
+            [*CLI, "models", "import", model, "--kind", "llm", "--name", "big", "--max-context", "2048", "--license", "Apache-2.0"], home=self.home
+        )
+        self.tree.name_models(self.home / "models.toml")
         return done
 
     def build(self, target: Path) -> Run:
@@ -182,7 +186,6 @@ def measure_delta(bench: Bench, model: Path, old: Path, new: Path) -> None:
     shard = sorted(model.glob("*.safetensors"))[SHARDS // 2]
     make_shard(shard, shard.stat().st_size - 120, sparse=False)
     changed = shard.stat().st_size
-    shutil.rmtree(bench.home / "models")
     bench.import_model(model)
     bench.tree.change_one_line()
     bench.sequence = 1
@@ -210,7 +213,7 @@ def measure_memory(bench: Bench, size: int) -> None:
     if room < 2.2 * size:
         raise SystemExit(f"needs {2.2 * size / 1e9:.0f} GB on {bench.folder}, {room / 1e9:.0f} are free: --folder DIR or --size 5G")
     base, bundle, delta, parts = (bench.folder / name for name in ("base.bundle", "big.bundle", "big.delta", "parts"))
-    bench.tree.name_model("", "")
+    bench.tree.name_models(None)
     bench.sequence = 10
     bench.build(base)
     model = bench.folder / "model"
@@ -222,10 +225,9 @@ def measure_memory(bench: Bench, size: int) -> None:
         peaks.append(done.peak_mb)
         bench.report.add(f"peak memory, {size / 2**30:g} GiB model: {verb}", done.peak_mb, "MB", MEMORY_MB, higher=False)
 
-    done = bench.import_model(model)
-    add("models import", done)
+    add("models import", bench.import_model(model))
     shutil.rmtree(model)
-    add("models verify", run([sys.executable, "-m", "bench.bundle_inputs", "verify", bench.home, *done.output.split()[-2:]]))
+    add("models verify", run([*CLI, "models", "verify", "llm.big"], home=bench.home))
     add("build", bench.build(bundle))
     shutil.rmtree(bench.home / "models")
     add("verify", bench.verb("verify", bundle, *bench.trust()))
@@ -248,14 +250,15 @@ def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--folder", type=Path, help="where to write (the disk that is measured)")
     parser.add_argument("--size", default="20G", help="model for peak memory; 0 leaves that out")
-    parser.add_argument("--model-size", default="1G", help="model for build, verify and delta")
+    parser.add_argument("--model-size", default="1G", help="model for build, verify and delta; 0 leaves that out")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each; the median counts")
     options = parser.parse_args()
     os.umask(0o077)
     report = Report("bundle", options.json)
     with tempfile.TemporaryDirectory(prefix="bench-bundle-", dir=options.folder) as name:
         bench = Bench(Path(name), report, options.rounds)
-        measure_speed(bench, parse_size(options.model_size))
+        if options.model_size != "0":
+            measure_speed(bench, parse_size(options.model_size))
         if options.size != "0":
             measure_memory(bench, parse_size(options.size))
     say("install on a bare host and rollback (seconds): not measured here, make test-site does (it needs a host that boots)")

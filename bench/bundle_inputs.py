@@ -1,14 +1,10 @@
-"""Makes what ``bench.bundle`` measures with: a small tree to build from, and models of any size, sparse or random, that the hub takes for real.
-
-Run as a program it is the child process of ``models import`` and ``models verify``: ``python -m bench.bundle_inputs import HOME MODEL``.
-"""
+"""Makes what ``bench.bundle`` measures with: a small tree to build from, and models of any size, sparse or random, that the hub takes for real."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,15 +26,6 @@ MODELS = """[[component]]
 name = "models"
 kind = "models"
 """
-ENTRY = """schema_version = 1
-[llm.big]
-engine = "vllm"
-path = "{path}"
-format = "hf"
-max_context = 2048
-license = "Apache-2.0"
-digest = "sha256:{digest}"
-"""
 
 
 class Tree:
@@ -50,21 +37,17 @@ class Tree:
         self.definition.parent.mkdir(parents=True)
         shutil.copytree(ROOT / "appliance", folder / "appliance", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
-        self.name_model("", "")
+        self.name_models(None)
 
-    def name_model(self, path: str, digest: str) -> None:
-        """Let models.toml name one snapshot, or none."""
-        (self.folder / "models.toml").write_text(ENTRY.format(path=path, digest=digest) if path else "schema_version = 1\n")
-        self.definition.write_text(DEFINITION + (MODELS if path else ""))
+    def name_models(self, models_file: Path | None) -> None:
+        """Let the bundle carry what ``models_file`` names, or no model."""
+        (self.folder / "models.toml").write_text(models_file.read_text() if models_file else "schema_version = 1\n")
+        self.definition.write_text(DEFINITION + (MODELS if models_file else ""))
 
     def change_one_line(self) -> None:
         """What a bug fix is."""
         with (self.folder / "appliance" / "home.py").open("a") as file:
             file.write("# fixed\n")
-
-    def size(self) -> int:
-        """Bytes of what goes in from here."""
-        return sum(path.stat().st_size for path in (self.folder / "appliance").rglob("*") if path.is_file())
 
 
 def make_model(folder: Path, shards: int, shard_bytes: int, *, sparse: bool) -> None:
@@ -86,26 +69,3 @@ def make_shard(path: Path, size: int, *, sparse: bool) -> None:
             return
         for at in range(0, size, MIB):
             file.write(os.urandom(min(MIB, size - at)))
-
-
-def import_into(home: Path, model: Path) -> None:
-    """Prints path and digest of the snapshot."""
-    from appliance.hub.importing import ImportRequest, import_model
-    from appliance.hub.model_sources import look_at
-
-    snapshot = import_model(home, look_at(model), ImportRequest("llm", "big", license="Apache-2.0", max_context=2048))
-    print(f"llm/{snapshot.folder.name} {snapshot.digest}")
-
-
-def verify_in(home: Path, path: str, digest: str) -> None:
-    """Reads every byte of a snapshot."""
-    from appliance.hub.snapshots import open_snapshot, verify
-
-    verify(open_snapshot(home / "models", path, digest))
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "import":
-        import_into(Path(sys.argv[2]), Path(sys.argv[3]))
-    else:
-        verify_in(Path(sys.argv[2]), sys.argv[3], sys.argv[4])

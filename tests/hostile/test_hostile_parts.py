@@ -16,7 +16,7 @@ from appliance.bundle.format.container import DELTA
 from appliance.bundle.format.delta import Delta
 from appliance.bundle.media.delta import apply_delta, make_delta
 from appliance.bundle.media.join import join_parts
-from appliance.bundle.media.part_header import HEADER_BYTES
+from appliance.bundle.media.part_header import HEADER_BYTES, parse_part_header
 from appliance.bundle.media.split import split_bundle
 from appliance.kit.errors import ApplianceError
 from appliance.testing.small_bundles import SmallBundle, assemble, small_bundle
@@ -186,6 +186,8 @@ def test_parts_of_two_splits_of_one_bundle_are_not_mixed(folder: Path, tmp_path:
 )
 def test_a_header_with_values_that_cannot_be_is_refused(folder: Path, tmp_path: Path, fields: dict[str, object]) -> None:
     reheaded(part(folder, 2), **fields)
+    with pytest.raises(ApplianceError, match="header"):
+        parse_part_header(part(folder, 2).read_bytes()[:HEADER_BYTES])
     error = join_refused(folder, tmp_path)
     assert error.code in {"bundle_altered", "bundle_invalid"}
     assert part(folder, 2).name in error.message
@@ -203,6 +205,14 @@ def test_a_header_that_is_no_canonical_document_is_refused(folder: Path, tmp_pat
     error = join_refused(folder, tmp_path)
     assert error.code == "bundle_altered"
     assert path.name in error.message
+
+
+@pytest.mark.parametrize("at", [2000, HEADER_BYTES - 2])
+def test_a_second_newline_among_the_spaces_is_refused(folder: Path, tmp_path: Path, at: int) -> None:
+    data = bytearray(part(folder, 2).read_bytes())
+    data[at] = ord("\n")
+    part(folder, 2).write_bytes(data)
+    assert part(folder, 2).name in join_refused(folder, tmp_path).message
 
 
 def test_a_huge_bundle_that_headers_promise_takes_no_space(tmp_path: Path, folder: Path) -> None:
