@@ -89,7 +89,11 @@ def test_an_additional_file_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_an_index_rewritten_to_match_a_changed_file_is_refused_by_its_digest(tmp_path: Path) -> None:
     good = write_tiny(tmp_path)
-    write_snapshot(tmp_path, TINY, {"package": "tiny==1"}, lambda folder: (folder / "model.onnx").write_bytes(b"evil"))
+
+    def write_evil(folder: Path) -> None:
+        (folder / "model.onnx").write_bytes(b"evil")
+
+    write_snapshot(tmp_path, TINY, {"package": "tiny==1"}, write_evil)
     with pytest.raises(ApplianceError, match=r"models\.toml pins"):
         open_snapshot(tmp_path, TINY, good.digest)
 
