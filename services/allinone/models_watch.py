@@ -66,7 +66,8 @@ class ModelsWatch:
         self._seen = found
         try:
             changes = await self._take_over(await asyncio.to_thread(self._load))
-        except ApplianceError as problem:
+        except Exception as exc:  # whatever keeps it from being taken over stands in /readyz
+            problem = exc if isinstance(exc, ApplianceError) else ApplianceError("internal", f"{type(exc).__name__}: {exc}", hint="see the log of the box")
             self.problem = problem
             log.error("models_not_taken_over", code=problem.code, message=problem.message, hint=problem.hint)
             await self._record("models.toml", "error", {"code": problem.code, "reason": problem.message[:500]})
