@@ -123,6 +123,7 @@ class Ingestor:
     async def _publish(self, batch: Sequence[_Stored]) -> tuple[list[PendingVersion], list[str]]:
         with metrics.ingest_seconds.labels("publish").time():
             await self._keeper.add_text([entry for item in batch for entry in item.entries])
+            self._presence.expect({entry.space for item in batch for entry in item.entries})
             return await self._catalogue.publish([item.pending for item in batch])
 
     async def _published(self, batch: Sequence[_Stored], published: Sequence[PendingVersion], replaced: list[str]) -> None:

@@ -192,3 +192,23 @@ async def test_a_stop_between_adding_vectors_and_noting_them_costs_one_batch(tmp
         await settled(service, document, OWNER)
         assert encoder.bulk == 1
         assert service.vector_index.count() == 6
+
+
+async def test_who_asks_in_the_moment_a_first_document_becomes_ready_is_searched_for(tmp_path: Path) -> None:
+    """The catalogue says `ready` and memory follows: in between, a search must not be cut short because the space was empty just now."""
+    import sqlalchemy as sa
+
+    seen: list[bool] = []
+    owner = principal({"fresh": SpaceRole.OWNER})
+    async with retrieval_in(tmp_path) as service:
+        engine = service.documents._catalogue._engine.sync_engine
+
+        def look(_connection, _cursor, statement, *_rest):
+            if statement.startswith("UPDATE documents SET") and "live_version" in statement:
+                seen.append(service.presence.any_in(frozenset({"fresh"})))
+
+        assert not service.presence.any_in(frozenset({"fresh"}))
+        sa.event.listen(engine, "before_cursor_execute", look)
+        submitted = await submit(service, tmp_path, "a.txt", "The pump was replaced in March.", "fresh", owner)
+        await settled(service, submitted.document.id, owner)
+    assert seen == [True]
