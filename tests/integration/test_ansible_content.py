@@ -89,7 +89,7 @@ def test_the_unit_gives_the_box_its_home_and_nothing_else():
         "Requires": "appliance-firewall.service",
     }.items():
         assert unit[name] == [value], name
-    assert unit["SystemCallFilter"] == ["@system-service", "~@privileged"]
+    assert unit["SystemCallFilter"] == ["@system-service", "~@privileged", "~io_uring_setup io_uring_enter io_uring_register"]
     assert "ReadWritePaths" not in unit
     assert "PrivateUsers" not in unit  # the smoke test of egress looks at the process as the same user
 
