@@ -106,7 +106,7 @@ def rotate_root(
     add_key: Annotated[list[Path] | None, typer.Option(help="Public key (PEM) that joins the role. Repeat.")] = None,
     new_key: Annotated[int, typer.Option(min=0, max=32, help="How many keys to make here that join the role.")] = 0,
     remove_key: Annotated[list[str] | None, typer.Option(help="Id of a key that leaves the role, or its first 8 or more digits. Repeat.")] = None,
-    threshold: Annotated[int | None, typer.Option(min=1, max=32, help="New threshold of the role.")] = None,
+    threshold: Annotated[int | None, typer.Option(min=1, max=32, help="New threshold of the role; that of models is always 1.")] = None,
     valid_days: ValidDays = DEFAULT_VALID_DAYS,
     as_json: AsJson = False,
 ) -> None:

@@ -4,7 +4,7 @@ Invariants:
 1. A root is followed only by version + 1, signed by the thresholds of role ``root`` in the old *and* in the new one.
 2. A key counts once, whatever name it is listed under: its id is the sha256 of its public bytes.
 3. Every role has at least as many keys as its threshold asks for, and a threshold of at least one. Only ``models`` may have no key: then no
-   model is trusted.
+   model is trusted. Its threshold is always 1: a snapshot carries one signature, and a promise that nobody keeps is refused here.
 """
 
 from __future__ import annotations
@@ -187,6 +187,8 @@ def _role(name: str, entry: object, keys: Mapping[str, TrustedKey]) -> Role:
     nobody = name == "models" and not listed and threshold == 1
     if not (1 <= threshold <= len(listed) or nobody):
         raise ValueError(f"role {name}: threshold {threshold} of {len(listed)} keys")
+    if name == "models" and threshold != 1:
+        raise ValueError("role models: its threshold is 1, because a model snapshot carries one signature")
     return Role(tuple(listed), threshold)
 
 

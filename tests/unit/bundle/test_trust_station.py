@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from appliance.bundle.format.dsse import Envelope
-from appliance.bundle.format.trust_root import parse_chain
+from appliance.bundle.format.trust_root import TrustedKey, parse_chain
 from appliance.bundle.key_ring import KeyRing, read_public_key
 from appliance.bundle.keys import Station, last_root, open_or_create_station
 from appliance.bundle.station_roots import PROPOSAL_NAME, RootChange, read_proposal, rotate, sign_next
@@ -109,6 +109,15 @@ def test_rotation_replaces_a_key_and_keeps_the_fingerprint(tmp_path):
     assert changed.missing_signatures(before) == 1
     assert Station.open(tmp_path / "s").root == changed.root
     assert last_root(parse_chain(changed.chain_bytes)).version == 2
+
+
+def test_a_second_signature_on_models_is_never_promised(tmp_path):
+    """A snapshot has one signature file; a root that asks for two would be believed and not kept."""
+    station = Station.create(tmp_path / "s", model_keys=[TrustedKey("ecdsa-p256", bytes([number]) * 91) for number in (1, 2)])
+    with pytest.raises(ApplianceError, match="threshold is 1") as refused:
+        rotate(station, RootChange("models", threshold=2))
+    assert refused.value.code == "invalid_request"
+    assert Station.open(tmp_path / "s").root.version == 1
 
 
 @pytest.mark.parametrize(
