@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from appliance.hub.snapshot_writing import TEMP_PREFIX, hub_lock, remove_unfinis
 from appliance.kit.errors import ApplianceError
 
 PINS_NAME: Final = "pins.json"
+_PINS_TEMP: Final = f".{PINS_NAME}.tmp-"
 _MAX_PINS_BYTES: Final = 1024 * 1024
 
 
@@ -142,14 +144,20 @@ def _named(hub: Path, path: str) -> Path:
 
 
 def _write_pins(file: Path, pins: set[str]) -> None:
-    temporary = file.with_name(f".{PINS_NAME}.tmp")  # the caller holds the lock on the hub
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump({"schema_version": 1, "pinned": sorted(pins)}, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        own_like(temporary, file.parent)
-        temporary.replace(file)
+        for left_over in file.parent.glob(f"{_PINS_TEMP}*"):  # of a writer that was killed; the caller holds the lock on the hub
+            left_over.unlink(missing_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=_PINS_TEMP, dir=file.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                json.dump({"schema_version": 1, "pinned": sorted(pins)}, stream, indent=1)
+                stream.flush()
+                os.fsync(stream.fileno())
+            own_like(temporary, file.parent)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
         sync(file.parent)
     except OSError as exc:
         raise ApplianceError("disk_full", f"cannot write {file}: {exc.strerror}", hint="free space, or correct the rights of the home") from exc

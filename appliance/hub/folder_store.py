@@ -14,6 +14,7 @@ from appliance.audit.durable_files import is_disk_full
 from appliance.hub.snapshot_files import open_plain, sync
 from appliance.hub.snapshot_store import MeasuredStream, Readable, StoredObject, check_key, conflicting_object, missing_object
 from appliance.kit.errors import ApplianceError
+from appliance.kit.ownership import acting_as_caller
 
 _INCOMING: Final = ".incoming"
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
@@ -48,7 +49,8 @@ class FolderSnapshotStore:
     @contextmanager
     def open(self, key: str, offset: int = 0) -> Iterator[Readable]:
         try:
-            stream = open_plain(self._path(key))
+            with acting_as_caller():  # it is the operator's medium
+                stream = open_plain(self._path(key))
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise missing_object(key) from exc
         except ValueError as exc:

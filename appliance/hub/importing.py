@@ -29,6 +29,7 @@ from appliance.hub.snapshot_writing import hub_lock, remove_unfinished, write_sn
 from appliance.hub.snapshots import Snapshot, open_snapshot, verify
 from appliance.hub.weight_files import check_content, refuse_by_name, refused
 from appliance.kit.errors import ApplianceError
+from appliance.kit.ownership import acting_as_caller
 
 Progress = Callable[[int], None]
 _BLOCK_BYTES: Final = 1024 * 1024
@@ -155,7 +156,9 @@ def _copy_all(source: ModelSource, folder: Path, progress: Progress) -> Mapping[
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open_plain(path) as stream:
+            with acting_as_caller():
+                stream = open_plain(path)
+            with stream:
                 entries[name] = copy_hashed(stream, target, progress)
         except ValueError as exc:
             raise refused(name, str(exc), "it was exchanged while it was copied; look who did that") from exc
@@ -202,7 +205,8 @@ def _facts(source: ModelSource, request: ImportRequest) -> dict[str, str]:
 
 
 def _refuse_full_disk(hub: Path, source: ModelSource) -> None:
-    states = [path.stat() for path in source.files.values()]
+    with acting_as_caller():
+        states = [path.stat() for path in source.files.values()]
     needed = sum(min(state.st_size, state.st_blocks * 512) for state in states)
     free = os.statvfs(hub)
     if needed > free.f_bavail * free.f_frsize:

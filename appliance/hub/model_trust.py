@@ -38,6 +38,7 @@ from appliance.hub.snapshot_files import read_plain
 from appliance.hub.snapshot_index import SIGNATURE_NAME
 from appliance.hub.snapshots import Snapshot, altered, open_snapshot
 from appliance.kit.errors import ApplianceError
+from appliance.kit.ownership import acting_as_owner
 
 PRIVATE_NAME: Final = "models.key.pem"
 PUBLIC_NAME: Final = "models.pub.pem"
@@ -139,18 +140,8 @@ def home_signer(home: Path, *, create: bool | None = None) -> ModelSigner | None
     Raises:
         ApplianceError: ``trust_invalid`` when the key cannot be read, ``home_invalid`` or ``disk_full`` when it cannot be written.
     """
-    private = home / "keys" / PRIVATE_NAME
-    if not private.exists() and not (generation_folder() is None if create is None else create):
-        return None
-    if not private.exists():
-        made = ModelSigner.generate()
-        write_once(private, made.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
-    signer = ModelSigner(_read_private(private))
-    public = home / "keys" / PUBLIC_NAME
-    write_once(public, signer.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), mode=0o644)
-    if key_hint(read_public_key(public)) != key_hint(signer.public_key):
-        raise ApplianceError("trust_invalid", f"{public} does not belong to {private}", hint=f"restore both, or delete {public} to write it again")
-    return signer
+    with acting_as_owner(home):
+        return _signer_in(home / "keys", create=generation_folder() is None if create is None else create)
 
 
 def read_public_key(path: Path) -> PublicKey:
@@ -160,6 +151,20 @@ def read_public_key(path: Path) -> PublicKey:
     except (OSError, ValueError, UnsupportedAlgorithm) as exc:
         raise _bad_key(path) from exc
     return _p256(key, path)
+
+
+def _signer_in(keys: Path, *, create: bool) -> ModelSigner | None:
+    private, public = keys / PRIVATE_NAME, keys / PUBLIC_NAME
+    if not private.exists():
+        if not create:
+            return None
+        made = ModelSigner.generate()
+        write_once(private, made.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
+    signer = ModelSigner(_read_private(private))
+    write_once(public, signer.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), mode=0o644)
+    if key_hint(read_public_key(public)) != key_hint(signer.public_key):
+        raise ApplianceError("trust_invalid", f"{public} does not belong to {private}", hint=f"restore both, or delete {public} to write it again")
+    return signer
 
 
 def _read_private(path: Path) -> PrivateKey:

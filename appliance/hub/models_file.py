@@ -10,7 +10,6 @@ Invariants:
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import tempfile
@@ -23,8 +22,9 @@ from typing import Final
 
 from appliance.hub.model_spec import ModelSpec
 from appliance.hub.models_toml import FILE_NAME, SCHEMA_VERSION, load_models
-from appliance.hub.snapshot_files import own_like, sync
+from appliance.hub.snapshot_files import locked_file, own_like, sync
 from appliance.kit.errors import ApplianceError
+from appliance.kit.ownership import acting_as_owner
 
 MAX_HISTORY: Final = 20
 _WAS: Final = "# was: "
@@ -146,8 +146,7 @@ def _locked(home: Path) -> Iterator[None]:
     """One writer at a time; a second waits for the milliseconds that a change takes."""
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (home / ".models.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with acting_as_owner(home), locked_file(home / ".models.lock"):
             for leftover in home.glob(".models-*.toml"):  # of a writer that was killed
                 leftover.unlink(missing_ok=True)
             yield

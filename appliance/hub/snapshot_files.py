@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
@@ -23,6 +25,17 @@ def open_plain(file: Path) -> BufferedReader:
         os.close(descriptor)
         raise ValueError("is not a plain file")
     return os.fdopen(descriptor, "rb")
+
+
+@contextmanager
+def locked_file(file: Path) -> Iterator[None]:
+    """Hold ``file`` (made when absent, never emptied) for this process alone; a second waits. Raises OSError, also for a link in its place."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def read_plain(file: Path, limit_bytes: int) -> bytes:
@@ -68,12 +81,26 @@ def own_like(path: Path, folder: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Delete a folder whose entries are read-only; a no-op when it is gone."""
+    """Delete a folder whose entries are read-only; a no-op when it is gone. A link in its place is deleted itself, never what it leads to."""
+    if folder.is_symlink():
+        folder.unlink(missing_ok=True)
+        return
     if not folder.is_dir():
         return
-    for below in (folder, *(entry for entry in folder.rglob("*") if entry.is_dir() and not entry.is_symlink())):
-        below.chmod(0o700)
+    _make_writable(folder)
+    for _, folders, _, descriptor in os.fwalk(folder):
+        for name in folders:
+            _make_writable(name, descriptor)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_writable(folder: str | Path, parent: int | None = None) -> None:
+    with suppress(OSError):  # a link, or gone: not ours to touch
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            os.fchmod(descriptor, 0o700)
+        finally:
+            os.close(descriptor)
 
 
 def move_aside(target: Path, in_use: Callable[[Path], bool]) -> None:

@@ -5,7 +5,6 @@ Invariant: a reader sees no folder, or one that is complete, durable and (with a
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -13,16 +12,17 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
 from appliance.hub.leases import in_use
 from appliance.hub.model_trust import ModelSigner
-from appliance.hub.snapshot_files import files_below, move_aside, own_like, remove_tree, seal_folder, sync
+from appliance.hub.snapshot_files import files_below, locked_file, move_aside, own_like, remove_tree, seal_folder, sync
 from appliance.hub.snapshot_index import INDEX_NAME, SIGNATURE_NAME, FileEntry, SnapshotIndex, digest_of
 from appliance.hub.snapshots import Snapshot, open_snapshot
 from appliance.kit.errors import ApplianceError
+from appliance.kit.ownership import acting_as_owner
 
 
 class Signs(Protocol):
@@ -84,7 +84,8 @@ def sign_in_place(snapshot: Snapshot, signer: ModelSigner) -> None:
     """
     temporary = snapshot.folder.parent / f"{TEMP_PREFIX}{secrets.token_hex(6)}.sig"
     try:
-        temporary.write_bytes(signer.sign(snapshot.folder.name, snapshot.digests))
+        with temporary.open("xb") as stream:
+            stream.write(signer.sign(snapshot.folder.name, snapshot.digests))
         temporary.chmod(0o444)
         sync(temporary)
         temporary.rename(snapshot.folder / SIGNATURE_NAME)
@@ -124,19 +125,18 @@ def adopt_snapshot(hub: Path, snapshot: Snapshot, path: str, signer: ModelSigner
 
 @contextmanager
 def hub_lock(hub: Path) -> Iterator[None]:
-    """One writer at a time in one hub; a second waits.
+    """One writer at a time in one hub; a second waits. Root works there as the owner of the home, who could have put a link anywhere in it.
 
     Raises:
         ApplianceError: ``home_invalid`` when the hub cannot be written.
     """
-    try:
-        hub.mkdir(parents=True, exist_ok=True)
-        handle = (hub / LOCK_NAME).open("w")
-    except OSError as exc:
-        hint = "correct the rights or choose another APPLIANCE_HOME"
-        raise ApplianceError("home_invalid", f"cannot write {hub}: {exc.strerror}", hint=hint) from exc
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with acting_as_owner(hub.parent), ExitStack() as held:
+        try:
+            hub.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked_file(hub / LOCK_NAME))
+        except OSError as exc:
+            hint = "correct the rights or choose another APPLIANCE_HOME"
+            raise ApplianceError("home_invalid", f"cannot write {hub}: {exc.strerror}", hint=hint) from exc
         yield
 
 
@@ -144,7 +144,7 @@ def remove_unfinished(hub: Path) -> None:
     """Delete what killed writers left behind. The caller holds the lock on the hub."""
     for leftover in hub.glob(f"*/{TEMP_PREFIX}*"):
         remove_tree(leftover)
-        if leftover.is_file():
+        if leftover.is_file():  # never through a link: that one is gone already
             leftover.unlink()
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +19,9 @@ from appliance.hub.collecting import collect, read_pins, set_pin
 from appliance.hub.importing import ImportRequest, import_model
 from appliance.hub.leases import in_use, lease
 from appliance.hub.model_sources import look_at
-from appliance.hub.model_spec import Kind
+from appliance.hub.model_spec import Kind, ModelSpec
 from appliance.hub.model_trust import ModelTrust, open_signed
+from appliance.hub.models_file import write_entry
 from appliance.hub.models_toml import load_home_models, load_models
 from appliance.hub.ollama_store import is_ollama_store, look_at_ollama
 from appliance.hub.roots import GENERATION_VARIABLE
@@ -25,6 +29,8 @@ from appliance.hub.snapshots import Snapshot, open_snapshot, read_verified, veri
 from appliance.kit.errors import ApplianceError
 from tests.unit.model_files import ONNX, gguf, write_hf, write_ollama, write_onnx
 from tests.unit.model_samples import write_tiny
+
+STRANGER = 65534
 
 
 @pytest.fixture(autouse=True)
@@ -290,14 +296,69 @@ def test_loaders_and_the_collector_race_without_a_half_read_snapshot(tmp_path: P
     assert wrong == []
 
 
-def test_files_that_root_makes_belong_to_the_owner_of_the_home(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can make files for somebody else")
-    home = tmp_path / "home"
-    (home / "models").mkdir(parents=True)
-    for folder in (home, home / "models"):
-        os.chown(folder, 12345, 12345)
+def test_files_that_root_makes_belong_to_the_owner_of_the_home(tmp_path: Path, open_place: Path) -> None:
+    home = owned_home(open_place)
     take(home, write_hf(tmp_path / "hf"))
     point_alias(home, "llm", "chat", "llm/tiny-v1")
     made = (home / "models.toml", home / "models" / "llm", home / "models" / "llm" / "tiny-v1")
-    assert {path.stat().st_uid for path in made} == {12345}
+    assert {path.stat().st_uid for path in made} == {STRANGER}
+
+
+def test_root_imports_what_only_root_may_read_into_the_home_of_a_user(tmp_path: Path, open_place: Path) -> None:
+    source = write_hf(tmp_path / "hf")
+    for path in [source, *source.rglob("*")]:
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    assert take(owned_home(open_place), source).label == "llm/tiny-v1"
+    assert os.geteuid() == 0, "root is root again"
+
+
+def test_links_that_the_user_of_the_box_planted_lead_root_nowhere(open_place: Path) -> None:
+    """Locks, pins and left-overs are in folders of the service user: whatever stands there, nothing outside the home changes."""
+    home, precious = owned_home(open_place), open_place / "precious"
+    (precious / "lib").mkdir(parents=True)
+    (precious / "shadow").write_text("root:x")
+    for path in (precious, precious / "lib"):
+        path.chmod(0o755)
+    (home / "models" / "llm").mkdir()
+    os.chown(home / "models" / "llm", STRANGER, STRANGER)
+    (home / "models" / "llm" / ".unfinished-a").symlink_to(precious)
+    (home / "models" / ".pins.json.tmp").symlink_to(precious / "shadow")
+    collect(home)
+    assert not os.path.lexists(home / "models" / "llm" / ".unfinished-a")
+    for name in ("models/.setup.lock", ".models.lock"):
+        (home / name).unlink(missing_ok=True)
+        (home / name).symlink_to(precious / "shadow")
+    for change in (lambda: set_pin(home, "llm/gone-v1", pinned=False), lambda: write_entry(home, ModelSpec(kind="llm", alias="a", engine="e"))):
+        with pytest.raises(ApplianceError) as refused:
+            change()
+        assert refused.value.code == "home_invalid"
+    assert (precious / "shadow").read_text() == "root:x"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (precious, precious / "lib")} == {0o755}
+
+
+def test_a_folder_of_the_hub_that_is_a_link_lets_root_write_nothing_elsewhere(tmp_path: Path, open_place: Path) -> None:
+    home, elsewhere = owned_home(open_place), open_place / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    (home / "models" / "llm").symlink_to(elsewhere)
+    with pytest.raises(ApplianceError):
+        take(home, write_hf(tmp_path / "hf"))
+    assert list(elsewhere.iterdir()) == []
+
+
+def owned_home(place: Path) -> Path:
+    """A home of another user, whom the folders above let through."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make files for somebody else")
+    home = place / "home"
+    (home / "models").mkdir(parents=True)
+    for folder in (home, home / "models"):
+        os.chown(folder, STRANGER, STRANGER)
+    return home
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that every user may pass through; pytest's own are closed."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
