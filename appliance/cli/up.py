@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from ipaddress import ip_address
-from typing import Annotated, Final
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import orjson
@@ -20,12 +20,12 @@ from rich.table import Table
 
 from appliance.cli.demo import load_demo
 from appliance.cli.start import read_report, start_detached, warn_of_degraded, warn_when_ready
+from appliance.cli.stop import STOP_SECONDS, stop_box
 from appliance.home import Home, RunningBox
 from appliance.identity.console import say
 from appliance.kit.errors import ApplianceError
 from appliance.kit.offline import seal_environment
-
-_STOP_SECONDS: Final = 30.0
+from appliance.kit.ownership import acting_as_owner
 
 
 def up(
@@ -110,7 +110,7 @@ def _follow(process: subprocess.Popen[bytes]) -> None:
         process.wait()
     except KeyboardInterrupt:
         process.send_signal(signal.SIGTERM)
-        process.wait(_STOP_SECONDS)
+        process.wait(STOP_SECONDS)
 
 
 def down() -> None:
@@ -120,15 +120,9 @@ def down() -> None:
     if box is None:
         say(f"no box serves {home.path}")
         return
-    os.kill(box.pid, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_SECONDS
-    while box.alive:
-        if time.monotonic() > deadline:
-            say("it does not stop; killing it (nothing acknowledged is lost)")
-            os.kill(box.pid, signal.SIGKILL)
-            deadline += _STOP_SECONDS
-        time.sleep(0.05)
-    home.withdraw()
+    stop_box(home, box)
+    with acting_as_owner(home.path):
+        home.withdraw()
     say("stopped")
 
 
