@@ -117,7 +117,7 @@ def _report(built: Built, station: Station, *, as_json: bool) -> None:
         say(f"  {part['name']:<16} {part['kind']:<12} {part['files']:>6} files {part['size_bytes'] / 1e6:>10.1f} MB")
     say(f"{built.path}: {manifest.name} {manifest.version}, sequence {manifest.sequence}, {built.size / 1e6:.1f} MB, expires {summary['expires_at']}")
     say(f"manifest sha256 {manifest.digest}")
-    say(f"root of trust: {station.fingerprint}")
+    say(f"root of trust: sha256:{station.fingerprint.removeprefix('sha256:')} (for paper: a site installs only what leads back to it)")
     if built.unknown:
         say(f"warning: {built.unknown} packages state no licence; see meta/licences.md in the bundle")
     if built.missing:

@@ -72,7 +72,7 @@ _HINTS: Final = {
     "bundle_altered": "do not install it; copy it again from the original medium, and if it stays altered tell your security officer",
     "bundle_incomplete": "copy it again from the original medium; a delta needs the base that it names",
     "bundle_expired": "ask for a newer bundle; check this machine's clock first",
-    "bundle_older": "use the newest bundle; if going back is meant, repeat with --allow-older (it is written into the history)",
+    "bundle_older": "use the newest bundle; if going back is meant, repeat with --allow-older --reason TEXT (it is written into the history)",
     "bundle_incompatible": "ask for a bundle that is built for this platform",
     "trust_invalid": "compare the fingerprint with the one on paper: appliance trust show; do not go on while they differ",
 }
