@@ -24,9 +24,11 @@ from appliance.audit.head import NAME as HEAD_NAME
 from appliance.audit.journal import held_still, list_segments
 from appliance.audit.signing import PRIVATE_NAME, load_private_key
 from appliance.audit.verify import read_head
-from appliance.backup.archive import ArchiveWriter, Index, writing_archive
+from appliance.backup.archive import ArchiveWriter, writing_archive
+from appliance.backup.index import Facts, Index
 from appliance.home import Home
 from appliance.kit.errors import ApplianceError
+from appliance.kit.ownership import acting_as_owner
 
 Progress = Callable[[str, int], None]
 """Called with a path and its bytes for every file."""
@@ -38,24 +40,28 @@ _DATABASE_SUFFIXES: Final = (".db", ".db-wal", ".db-shm", ".db-journal")
 def take_backup(home: Home, target: Path, *, with_models: bool = False, progress: Progress | None = None) -> Index:
     """Write a backup of ``home`` to ``target``; a file that is there is replaced when the new one is whole.
 
+    Root writes ``target`` itself and reads the home as its owner: a link that stands in the home leads nowhere the owner could not go.
+
     Raises:
-        ApplianceError: ``home_invalid`` (nothing to back up), ``audit_broken``, ``disk_full``.
+        ApplianceError: ``home_invalid`` (nothing to back up), ``invalid_request`` (``target`` is in the home), ``audit_broken``, ``disk_full``.
     """
-    if not (home.keys / PRIVATE_NAME).exists():
-        raise ApplianceError("home_invalid", f"{home.path} is not the home of a box", hint="set APPLIANCE_HOME")
-    key = load_private_key(home.keys / PRIVATE_NAME)
-    skip = _MADE_AGAIN | (set() if with_models else {"models"})
-    with _gathering(home) as gathered, writing_archive(target) as archive:
-        for source in gathered.databases():
-            _add(archive, source.name, source, progress)
-        for path, source in gathered.blobs():
-            _add(archive, path, source, progress)
-        for path, source in _others(home.path, skip):
-            _add(archive, path, source, progress)
-        head = _add_audit(home.audit, archive, progress)
-        proven = read_head(home.audit, key.public_key())
-        facts = {"made_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "audit_segments": str(head), "audit_head_seen": f"{proven.seq}:{proven.hash}"}
-        return archive.close(facts, key)
+    if target.resolve().is_relative_to(home.path.resolve()):
+        hint = "name a place outside with -o, best on another disk: what is in the home is lost with it"
+        raise ApplianceError("invalid_request", f"{target} is inside the home that it would save", hint=hint)
+    with acting_as_owner(home.path):
+        if not (home.keys / PRIVATE_NAME).exists():
+            raise ApplianceError("home_invalid", f"{home.path} is not the home of a box", hint="set APPLIANCE_HOME")
+    with writing_archive(target) as archive, acting_as_owner(home.path):
+        key = load_private_key(home.keys / PRIVATE_NAME)
+        with _gathering(home) as gathered:
+            for path, source in gathered.all():
+                _add(archive, path, source, progress)
+            for path, source in _others(home.path, _MADE_AGAIN | (set() if with_models else {"models"})):
+                _add(archive, path, source, progress)
+            segments = _add_audit(home.audit, archive, progress)
+            proven = read_head(home.audit, key.public_key())
+            made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            return archive.close(Facts(made_at, str(segments), f"{proven.seq}:{proven.hash}"), key)
 
 
 class _Gathered:
@@ -70,19 +76,16 @@ class _Gathered:
             _copy_database(database, self._folder / database.name)
         self._link_blobs()
 
-    def databases(self) -> list[Path]:
-        return sorted(self._folder.glob("*.db"))
-
-    def blobs(self) -> list[tuple[str, Path]]:
-        found = sorted((self._folder / "blobs").glob("??/*"))
-        return [(path.relative_to(self._folder).as_posix(), path) for path in found]
+    def all(self) -> Iterator[tuple[str, Path]]:
+        for path in [*sorted(self._folder.glob("*.db")), *sorted((self._folder / "blobs").glob("??/*"))]:
+            yield path.relative_to(self._folder).as_posix(), path
 
     def _link_blobs(self) -> None:
         for blob in self._home.blobs.glob("??/*"):
             target = self._folder / "blobs" / blob.relative_to(self._home.blobs)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                target.hardlink_to(blob)
+                os.link(blob, target, follow_symlinks=False)  # a link stays one, and the archive takes none
             except (FileExistsError, FileNotFoundError):  # linked in the first round, or deleted by the box just now
                 continue
 
@@ -103,6 +106,8 @@ def _gathering(home: Home) -> Iterator[_Gathered]:
 
 
 def _copy_database(source: Path, target: Path) -> None:
+    if source.is_symlink() or not source.is_file():
+        raise ApplianceError("home_invalid", f"{source.name} is no plain file", hint="put the file itself in the home, not a link to it")
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         with closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True, timeout=30)) as live, closing(sqlite3.connect(target)) as copy:
@@ -115,34 +120,38 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def _others(home: Path, skip: set[str]) -> Iterator[tuple[str, Path]]:
-    for folder, folders, files in os.walk(home):
+    for folder, folders, files in os.walk(home, onerror=_unreadable):
         place = Path(folder)
         if place == home:
             folders[:] = [name for name in folders if name not in skip | {"blobs", "audit"}]
         folders.sort()
         for name in sorted(files):
             path = place / name
-            if path.is_symlink() or not path.is_file() or name.startswith(".") or (place == home and name.endswith(_DATABASE_SUFFIXES)):
-                continue
-            yield path.relative_to(home).as_posix(), path
+            if not name.startswith(".") and not (place == home and name.endswith(_DATABASE_SUFFIXES)):
+                yield path.relative_to(home).as_posix(), path
+
+
+def _unreadable(error: OSError) -> None:
+    hint = "give it back to the user of the box (chown), then repeat"
+    raise ApplianceError("home_invalid", f"cannot read {error.filename}: {error.strerror}", hint=hint)
 
 
 def _add_audit(folder: Path, archive: ArchiveWriter, progress: Progress | None) -> int:
     """Head and segments as they stand in one moment; what is appended later is left out."""
     if not (folder / HEAD_NAME).exists():
         return 0
-    with held_still(folder), tempfile.TemporaryDirectory() as kept:
-        head = Path(kept) / HEAD_NAME
-        head.write_bytes((folder / HEAD_NAME).read_bytes())
-        head.chmod(0o600)
+    with held_still(folder):
+        head = (folder / HEAD_NAME).read_bytes()
         sizes = [(path, path.stat().st_size) for path in list_segments(folder)]
-        _add(archive, f"audit/{HEAD_NAME}", head, progress)
+    archive.add_bytes(f"audit/{HEAD_NAME}", head)
     for path, size in sizes:
-        archive.add(f"audit/{path.name}", path, size)
+        if not _add(archive, f"audit/{path.name}", path, progress, size):
+            raise ApplianceError("audit_broken", f"{path} is no plain file", hint="run `appliance audit verify`")
     return len(sizes)
 
 
-def _add(archive: ArchiveWriter, path: str, source: Path, progress: Progress | None) -> None:
-    archive.add(path, source)
-    if progress is not None:
-        progress(path, source.stat().st_size)
+def _add(archive: ArchiveWriter, path: str, source: Path, progress: Progress | None, size: int | None = None) -> bool:
+    saved = archive.add(path, source, size)
+    if saved is not None and progress is not None:
+        progress(path, saved.size)
+    return saved is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec.structs import asdict
 from rich.console import Console
 from rich.progress import Progress
 
@@ -38,7 +39,7 @@ def backup(
         )
     size = output.stat().st_size
     if as_json:
-        print_json({"file": str(output), "bytes": size, "files": len(index.files), **index.facts})
+        print_json({"file": str(output), "bytes": size, "files": len(index.files), **asdict(index.facts)})
         return
     say(f"{output}: {len(index.files)} files, {size / 2**20:.1f} MiB, signed with the audit key; keep it where only you can read it")
 
@@ -59,7 +60,7 @@ def restore(
     target = Home(home.absolute()) if home is not None else Home.default()
     done = restore_backup(archive, target, public=load_public_key(public_key) if public_key else None, replace=replace)
     if as_json:
-        facts = {"aside": str(done.aside) if done.aside else None, "audit_records": done.audit_records, **done.index.facts}
+        facts = {"aside": str(done.aside) if done.aside else None, "audit_records": done.audit_records, **asdict(done.index.facts)}
         print_json({"home": str(done.home), "files": len(done.index.files), **facts})
         return
     if done.aside is not None:
