@@ -4,13 +4,15 @@ Owns: which destinations are permitted, the audit hook that enforces it, the cou
 (the all-in-one process logs, records and shows them), native code, which raises no audit event (docs/adr/0017 says who covers it).
 
 Invariants:
-1. Loopback addresses, unix sockets and permitted destinations pass; nothing else does, by name or by address.
+1. Loopback addresses, unix sockets and permitted destinations pass; nothing else does, by name or by address. Ports of resolvers pass on loopback
+   only when they are configured: the host's resolver listens there and asks the world for whoever asks it.
 2. The hook cannot be removed; permits come and go with the models that need them.
 3. The hook never resolves a name, takes no lock that is held across a call, and keeps a bounded number of attempts.
 """
 
 from __future__ import annotations
 
+import operator
 import socket
 import time
 from collections import deque
@@ -23,7 +25,9 @@ from urllib.parse import urlsplit
 from appliance.kit.audit_events import Check, check_events
 
 KEPT_ATTEMPTS: Final = 64
+RESOLVER_PORTS: Final = frozenset({53, 137, 853, 5353, 5355})  # DNS, NetBIOS names, DNS over TLS, mDNS, LLMNR
 _MAX_TEXT: Final = 200
+_PORT_MASK: Final = 0xFFFF  # as C cuts a number off
 _MAX_RESOLVED: Final = 256
 _PORTS: Final = {"http": 80, "https": 443}
 _FAMILIES: Final = frozenset({-1, 0, 1, 2, 10})  # not given, unspecified, AF_UNIX, AF_INET, AF_INET6: no packets, no raw links, no way to a hypervisor
@@ -128,7 +132,8 @@ class EgressGuard:
             self._is_installed = True
             socket.getaddrinfo = _learning(self, socket.getaddrinfo)
             for method in ("connect", "connect_ex", "sendto", "sendmsg"):
-                setattr(socket.socket, method, _before_resolving(self, getattr(socket.socket, method)))
+                setattr(socket.socket, method, _before_resolving(self.check_address, getattr(socket.socket, method)))
+            setattr(socket.socket, "bind", _before_resolving(self.check_local, socket.socket.bind))  # noqa: B010 - mypy forbids the plain way
             check_events(_checks(self))
 
     def check_address(self, call: str, address: object) -> None:
@@ -136,6 +141,12 @@ class EgressGuard:
         if isinstance(address, tuple) and len(address) >= 2 and self._may_reach(_plain(address[0]), address[1]):
             return
         self._refuse(call, f"{_plain(address[0])}:{address[1]}" if isinstance(address, tuple) and len(address) >= 2 else repr(address))
+
+    def check_local(self, call: str, address: object) -> None:
+        """The same for binding to ``address``: every literal address may be listened on, a name is resolved first."""
+        host = address[0] if isinstance(address, tuple) and address else address
+        if not _is_literal(_plain(host)):
+            self.check_name(call, host)
 
     def check_name(self, call: str, host: object) -> None:
         """The same for resolving ``host``: only names of this machine and configured ones may be asked for."""
@@ -151,7 +162,7 @@ class EgressGuard:
         self._refuse("socket", f"family {family!s}, type {kind!s}")
 
     def _may_reach(self, host: str, port: object) -> bool:
-        if is_this_machine(host) or (host, port) in self._names:
+        if (host, port) in self._names or (is_this_machine(host) and not _is_of_resolver(port)):
             return True
         return any(host in addresses and (name, port) in self._names for name, addresses in self._resolved.items())
 
@@ -183,6 +194,22 @@ def is_this_machine(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _is_of_resolver(port: object) -> bool:
+    """Whether ``port`` is one that resolvers listen on; the name of a service may be."""
+    try:
+        return operator.index(port) & _PORT_MASK in RESOLVER_PORTS  # type: ignore[arg-type]  # TypeError is the answer
+    except TypeError:
+        return True
+
+
 def _plain(host: object) -> str:
     if host is None:
         return ""
@@ -202,13 +229,13 @@ def _learning(guard: EgressGuard, resolve: Callable[..., Any]) -> Callable[..., 
     return getaddrinfo
 
 
-def _before_resolving(guard: EgressGuard, method: Callable[..., Any]) -> Callable[..., Any]:
+def _before_resolving(check: Callable[[str, object], None], method: Callable[..., Any]) -> Callable[..., Any]:
     """``method`` of a socket with a check in front: given a name, C code resolves it *before* it raises the audit event, and that is traffic."""
 
     def checked(self: socket.socket, *arguments: Any) -> Any:
         address = arguments[-1] if arguments else None
         if isinstance(address, tuple) and self.family != _UNIX:
-            guard.check_address(f"socket.{method.__name__}", address)
+            check(f"socket.{method.__name__}", address)
         return method(self, *arguments)
 
     return checked
@@ -225,7 +252,12 @@ def _checks(guard: EgressGuard) -> Mapping[str, Check]:
         if arguments[1] is not None:
             connect(call, arguments)
 
+    def bind(call: str, arguments: tuple[Any, ...]) -> None:
+        if arguments[0].family != _UNIX:
+            guard.check_local(call, arguments[1])
+
     return {
+        "socket.bind": bind,
         "socket.connect": connect,
         "socket.sendto": send,
         "socket.sendmsg": send,

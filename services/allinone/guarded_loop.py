@@ -24,6 +24,7 @@ class GuardedLoop(uvloop.Loop):
         """Connect to ``host``, or take over ``sock``, which was checked when it was connected."""
         if options.get("sock") is None:
             GUARD.check_address("loop.create_connection", (host, _number(port)))
+            _check_local("loop.create_connection", options.get("local_addr"))
         return await super().create_connection(protocol_factory, host, port, **options)
 
     async def create_datagram_endpoint(self, protocol_factory: Callable[[], Any], local_addr: Any = None, remote_addr: Any = None, **options: Any) -> Any:
@@ -31,7 +32,14 @@ class GuardedLoop(uvloop.Loop):
         if options.get("sock") is None:
             address = remote_addr or local_addr or (_NO_FIXED_ADDRESS, 0)
             GUARD.check_address("loop.create_datagram_endpoint", (address[0] or _NO_FIXED_ADDRESS, _number(address[1])))
+            _check_local("loop.create_datagram_endpoint", local_addr)
         return await super().create_datagram_endpoint(protocol_factory, local_addr=local_addr, remote_addr=remote_addr, **options)
+
+    async def create_server(self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **options: Any) -> Any:
+        """Listen on addresses; a name among them is resolved, so it must be one that may be asked for."""
+        for one in (host,) if host is None or isinstance(host, str | bytes) else tuple(host):
+            _check_local("loop.create_server", (one, port))
+        return await super().create_server(protocol_factory, host, port, **options)
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
         """Resolve a permitted name, and tell the guard what came out."""
@@ -44,6 +52,11 @@ class GuardedLoop(uvloop.Loop):
         """The name of an address of this machine or of a permitted one."""
         GUARD.check_name("loop.getnameinfo", sockaddr[0])
         return await super().getnameinfo(sockaddr, flags)
+
+
+def _check_local(call: str, address: Any) -> None:
+    if address is not None:
+        GUARD.check_local(call, address)
 
 
 def _number(port: Any) -> Any:

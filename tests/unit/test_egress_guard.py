@@ -54,6 +54,20 @@ def test_a_permit_names_host_and_port_and_ends_when_it_is_revoked() -> None:
     assert guard.refused == 5
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost", "", "0.0.0.0"])
+def test_a_resolver_of_this_machine_is_reached_only_when_it_is_configured(host: str) -> None:
+    guard = EgressGuard()
+    for port in (53, 53 + 65536, "domain", None):
+        with pytest.raises(EgressRefusedError):
+            guard.check_address("connect", (host, port))
+    guard.check_address("connect", (host, 8080))
+    permit = guard.permit([Destination(host, 5353)])
+    guard.check_address("connect", (host, 5353))
+    permit.revoke()
+    with pytest.raises(EgressRefusedError):
+        guard.check_address("connect", (host, 5353))
+
+
 def test_attempts_are_counted_without_end_and_kept_with_one() -> None:
     guard = EgressGuard()
     for number in range(KEPT_ATTEMPTS * 3):
@@ -83,6 +97,13 @@ refused(lambda: socket.socket(socket.AF_INET6).connect(("2001:db8::1", 9)))
 refused(lambda: udp.sendto(b"x", ("192.0.2.1", 53)))
 refused(lambda: udp.sendmsg([b"x"], [], 0, ("192.0.2.1", 53)))
 refused(lambda: udp.connect(("192.0.2.1", 53)))
+refused(lambda: socket.socket().bind(("example.test", 0)))
+refused(lambda: udp.bind((b"example.test", 0)))
+refused(lambda: socket.create_connection(("127.0.0.1", 9), 1, source_address=("example.test", 0)))
+for port in (53, 137, 853, 5353, 5355):
+    refused(lambda: udp.sendto(b"x", ("127.0.0.53", port)))
+    refused(lambda: socket.socket().connect(("localhost", port)))
+refused(lambda: udp.sendmsg([b"x"], [], 0, ("127.0.0.1", 53)))
 refused(lambda: socket.getaddrinfo("example.test", 80))
 refused(lambda: socket.gethostbyname("example.test"))
 refused(lambda: socket.gethostbyaddr("192.0.2.1"))
@@ -95,6 +116,8 @@ thread = threading.Thread(target=lambda: refused(lambda: socket.create_connectio
 before = GUARD.refused
 socket.create_connection(at).close(); socket.create_connection(("localhost", at[1])).close()
 a, b = socket.socketpair(); a.send(b"x"); a.sendmsg([b"x"])
+for host in ("127.0.0.1", "localhost", ""):
+    socket.socket().bind((host, 0))
 udp2 = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp2.sendto(b"x", at)
 assert GUARD.refused == before
 
@@ -110,6 +133,12 @@ async def main():
         lambda: loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=("192.0.2.1", 53)),
         lambda: loop.create_datagram_endpoint(asyncio.DatagramProtocol, family=socket.AF_INET),
         lambda: asyncio.open_connection("192.0.2.1", 9),
+        lambda: loop.create_connection(asyncio.Protocol, "127.0.0.1", 53),
+        lambda: loop.create_connection(asyncio.Protocol, "127.0.0.1", "domain"),
+        lambda: loop.create_connection(asyncio.Protocol, "127.0.0.1", 9, local_addr=("example.test", 0)),
+        lambda: loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=("127.0.0.53", 53)),
+        lambda: loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("example.test", 0), remote_addr=("127.0.0.1", 9)),
+        lambda: loop.create_server(asyncio.Protocol, "example.test", 0),
     ):
         before = GUARD.refused
         try:
