@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from appliance.proof.seccomp import io_uring_is_denied
+from appliance.proof.seccomp import io_uring_is_denied, untraced_is_denied
 
 TCP_ADDRESS: Final = "192.0.2.1"
 UDP_ADDRESS: Final = "198.51.100.1"
@@ -47,7 +47,8 @@ def main() -> int:
     with socket.socket(socket.AF_UNIX) as way, suppress(OSError):
         way.connect(UNIX_PATH)
     tried.append(("unix", UNIX_PATH, 0))
-    print(json.dumps({"tried": tried, "io_uring_denied": io_uring_is_denied(), "pids": pids, "started_micros": started_micros}))
+    denied = {"io_uring_denied": io_uring_is_denied(), "untraced_denied": untraced_is_denied()}
+    print(json.dumps({"tried": tried, **denied, "pids": pids, "started_micros": started_micros}))
     return 0
 
 

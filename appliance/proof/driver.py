@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appliance.proof.plan import TAIL_CHARACTERS, Phase, PhaseResult, Plan
-from appliance.proof.seccomp import deny_io_uring
+from appliance.proof.seccomp import deny_unseen_ways
 
 _CANARY_SECONDS: Final = 30
 _OUTPUT_BYTES: Final = 2**20
@@ -27,7 +27,7 @@ _OUTPUT_BYTES: Final = 2**20
 def main(plan_path: str) -> int:
     """Run the plan at ``plan_path``."""
     plan = Plan.read(Path(plan_path))
-    deny_io_uring()
+    deny_unseen_ways()
     failed = False
     for phase in plan.phases:
         if failed and phase.name != "stop":

@@ -3,8 +3,8 @@
 Rules of the verdict, the same when the report is made and when it is verified:
 
 1. ``attempts`` is the sum of the distinct attempts of all modes; each is listed. The canary's are not among them, they are the control.
-2. The control of a mode holds when the recorder caught exactly what the canary tried, no more and no less in the canary's time, ``io_uring`` was denied
-   to it, and the counters saw it: packets that left, or, without a route, lookups that found none.
+2. The control of a mode holds when the recorder caught exactly what the canary tried, no more and no less in the canary's time, ``io_uring`` and
+   processes that the recorder does not follow were denied to it, and the counters saw it: packets that left, or, without a route, lookups that found none.
 3. A mode is silent when it has no attempts and the counters stood still, during the journey and during the starts.
 4. The report is complete when every kind of network is there once, in every one all phases went well, and the box was started often enough.
 5. The box starts as fast with dropped packets as without a network: median ≤ 150 % or ≤ 500 ms more (a resolver's first timeout is 5 s).
@@ -53,6 +53,7 @@ def mode_document(mode: str, result: Mapping[str, Any], attempts: Sequence[Attem
         "tried": tried,
         "caught": sorted(list(destination) for destination in {attempt.destination for attempt in mine}),
         "io_uring_denied": bool(canary.get("io_uring_denied")),
+        "untraced_denied": bool(canary.get("untraced_denied")),
         "counters": dict(result["counters"]["control"]),
         "pids": sorted(pids),
         "started_micros": since,
@@ -79,7 +80,8 @@ def control_holds(mode: str, control: Mapping[str, Any]) -> bool:
     tried, caught = control["tried"], control["caught"]
     counters = Counters(**control["counters"])
     seen = counters.unroutable if mode == "no-route" else min(counters.leaving_packets, counters.outer_packets)
-    return len(tried) >= MIN_CONTROL_WAYS and tried == caught and control["io_uring_denied"] is True and seen > 0
+    denied = control["io_uring_denied"] is True and control["untraced_denied"] is True
+    return len(tried) >= MIN_CONTROL_WAYS and tried == caught and denied and seen > 0
 
 
 def is_silent(entry: Mapping[str, Any]) -> bool:

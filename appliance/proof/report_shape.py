@@ -20,7 +20,7 @@ _ATTEMPT: Final = {
     "process": str, "pid": int, "call": str, "family": str, "protocol": str, "address": str, "port": int, "time_micros": int, "calls": int,
 }  # fmt: skip
 _CONTROL: Final = {
-    "tried": list, "caught": list, "io_uring_denied": bool, "counters": _COUNTERS, "holds": bool, "pids": list, "started_micros": int,
+    "tried": list, "caught": list, "io_uring_denied": bool, "untraced_denied": bool, "counters": _COUNTERS, "holds": bool, "pids": list, "started_micros": int,
 }  # fmt: skip
 _MODE: Final = {
     "mode": str, "phases": list, "attempts": list, "counters": {"journey": _COUNTERS, "starts": _COUNTERS}, "control": _CONTROL,

@@ -79,6 +79,30 @@ def test_whoever_reaches_out_is_caught_even_from_a_process_that_left(tmp_path: P
     assert report(entry)["verdict"] == "egress"
 
 
+UNTRACED = """
+import ctypes, os, signal, socket, struct
+libc = ctypes.CDLL(None, use_errno=True)
+number = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+child = libc.syscall(ctypes.c_long(number), ctypes.c_long(0x00800000 | signal.SIGCHLD), None, None, None, None)
+if child == 0:
+    socket.socket().connect_ex(("192.0.2.77", 443))
+    os._exit(0)
+assert (child, ctypes.get_errno()) == (-1, 1), (child, ctypes.get_errno())
+arguments = (ctypes.c_uint64 * 8)(0x00800000, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)
+child = libc.syscall(ctypes.c_long(435), arguments, ctypes.c_long(64))
+if child == 0:
+    os._exit(0)
+assert (child, ctypes.get_errno()) == (-1, 38), (child, ctypes.get_errno())
+"""
+
+
+def test_nobody_makes_a_process_that_the_recorder_does_not_follow(tmp_path: Path, tools: Tools) -> None:
+    entry = prove_one(plan(tmp_path, "no-route", Phase("untraced", (PYTHON, "-c", UNTRACED))), tools)
+    assert entry["phases"][0]["ok"], entry["phases"]
+    assert entry["control"]["untraced_denied"]
+    assert entry["control"]["holds"]
+
+
 @pytest.mark.slow
 def test_a_box_with_a_planted_endpoint_is_found_out(tmp_path: Path, tools: Tools) -> None:
     home = tmp_path / "home"

@@ -83,7 +83,7 @@ def result(mode: str, *, failed: str = "", journey: int = 0) -> dict[str, Any]:
     seen = {**quiet, "unroutable": 5} if mode == "no-route" else {**quiet, "leaving_packets": 6, "outer_packets": 6}
     return {
         "phases": [{"name": name, "started_micros": 1, "milliseconds": 2, "ok": name != failed, "detail": ""} for name in PHASES],
-        "canary": {"tried": TRIED, "io_uring_denied": True, "pids": [90], "started_micros": 2_000_000},
+        "canary": {"tried": TRIED, "io_uring_denied": True, "untraced_denied": True, "pids": [90], "started_micros": 2_000_000},
         "counters": {"journey": {**quiet, "leaving_packets": journey, "outer_packets": journey}, "control": seen},
     }
 

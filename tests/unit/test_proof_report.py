@@ -52,7 +52,7 @@ def test_a_box_that_calls_itself_canary_is_not_taken_for_it() -> None:
     assert report(mode_entry("drop", *canary_attempts(pid=91)))["attempts"] == len(TRIED)
 
 
-@pytest.mark.parametrize("change", ["missed", "extra", "io_uring", "counters", "nothing tried"])
+@pytest.mark.parametrize("change", ["missed", "extra", "io_uring", "untraced", "counters", "nothing tried"])
 def test_a_failed_control_makes_the_proof_invalid(change: str) -> None:
     done = result("drop")
     seen = canary_attempts()
@@ -62,6 +62,8 @@ def test_a_failed_control_makes_the_proof_invalid(change: str) -> None:
         done["canary"]["tried"] = TRIED[:-1]
     elif change == "io_uring":
         done["canary"]["io_uring_denied"] = False
+    elif change == "untraced":
+        done["canary"]["untraced_denied"] = False
     elif change == "counters":
         done["counters"]["control"] = done["counters"]["journey"]
     else:
