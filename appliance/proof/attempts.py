@@ -1,9 +1,10 @@
 """Decides which recorded calls tried to reach anything but the box. Pure; the rules are the invariants.
 
 1. Inside the box are: loopback addresses except the ports of resolvers, unnamed and abstract Unix sockets (they end at the network namespace),
-   Unix sockets below the folders of the box, and the kernel itself (netlink, its cipher interface).
-2. Everything else is an attempt, whether it succeeded or not: other addresses, the box's own outer ones, multicast, other Unix sockets (the
-   daemons of a host resolve names, write journals and start containers for whoever asks), raw and packet sockets, every other address family.
+   and the kernel itself (netlink, its cipher interface).
+2. Everything else is an attempt, whether it succeeded or not: other addresses, the box's own outer ones, multicast, raw and packet sockets, every
+   other address family, and every Unix socket with a path: the daemons of a host resolve names, write journals and start containers for whoever
+   asks, a link in a folder of the box may lead to one, and what a path led to at the time no trace can tell. The box itself uses none.
 3. A name asked of glibc reaches the resolver of ``/etc/resolv.conf``, which the chamber makes an outer address. So the socket of nscd, which
    glibc tries before it reads *local accounts* too, counts only when somebody answers there; the chamber has no nscd.
 4. Entering another network namespace and taking another process's descriptor are attempts: what is done after them escapes the counters. An
@@ -17,12 +18,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import PurePosixPath
 from typing import Final
 
+from appliance.kit.egress import RESOLVER_PORTS
 from appliance.proof.trace import Call, TraceUnreadableError, masked
 
-RESOLVER_PORTS: Final = frozenset({53, 137, 853, 5353, 5355})
 MAX_DISTINCT: Final = 2000
 _NSCD: Final = frozenset({"/var/run/nscd/socket", "/run/nscd/socket"})
 _ABSENT: Final = frozenset({"ENOENT", "ECONNREFUSED"})
@@ -76,20 +76,18 @@ class Attempt:
         return self.family, self.address, self.port
 
 
-def find_attempts(calls: Iterable[Call], inner_folders: Iterable[str]) -> list[Attempt]:
+def find_attempts(calls: Iterable[Call]) -> list[Attempt]:
     """The distinct attempts among ``calls``, in the order of their first call.
 
     Args:
         calls: of one trace.
-        inner_folders: absolute folders of the box; Unix sockets below them are inside.
 
     Raises:
         TraceUnreadableError: invariant 5, or more than ``MAX_DISTINCT`` attempts.
     """
-    folders = tuple(PurePosixPath(folder) for folder in inner_folders)
     found: dict[tuple[object, ...], Attempt] = {}
     for call in calls:
-        for attempt in _attempts_of(call, folders):
+        for attempt in _attempts_of(call):
             key = (attempt.process, attempt.pid, attempt.call, attempt.protocol, attempt.destination)
             known = found.get(key)
             found[key] = attempt if known is None else replace(known, calls=known.calls + 1)
@@ -98,7 +96,7 @@ def find_attempts(calls: Iterable[Call], inner_folders: Iterable[str]) -> list[A
     return list(found.values())
 
 
-def _attempts_of(call: Call, folders: tuple[PurePosixPath, ...]) -> list[Attempt]:
+def _attempts_of(call: Call) -> list[Attempt]:
     if call.name == "socket":
         return _socket(call)
     if call.name == "bind":
@@ -117,7 +115,7 @@ def _attempts_of(call: Call, folders: tuple[PurePosixPath, ...]) -> list[Attempt
         if call.error in {"EFAULT", "EBADF", "ENOTSOCK", "EINVAL"}:
             return []  # the kernel could not read an address either
         raise TraceUnreadableError(f"{call.name} of process {call.pid} has no readable address: {call.arguments[:200]}")
-    return [attempt for family in families if (attempt := _to_address(call, family["family"], call.arguments[family.end() :], folders))]
+    return [attempt for family in families if (attempt := _to_address(call, family["family"], call.arguments[family.end() :]))]
 
 
 def _socket(call: Call) -> list[Attempt]:
@@ -131,7 +129,7 @@ def _socket(call: Call) -> list[Attempt]:
     return [_attempt(call, _short(family), "raw" if "RAW" in kind else "")]
 
 
-def _to_address(call: Call, family: str, rest: str, folders: tuple[PurePosixPath, ...]) -> Attempt | None:
+def _to_address(call: Call, family: str, rest: str) -> Attempt | None:
     if family in {"AF_INET", "AF_INET6"}:
         match = (_INET if family == "AF_INET" else _INET6).match(rest)
         if match is None and rest.startswith(", sa_data=") and call.error in {"EINVAL", "EBADF", "ENOTSOCK"}:
@@ -145,11 +143,11 @@ def _to_address(call: Call, family: str, rest: str, folders: tuple[PurePosixPath
         port = int(match["port"])
         return None if _is_box(address) and port not in RESOLVER_PORTS else _attempt(call, _short(family), str(address), port)
     if family in {"AF_UNIX", "AF_LOCAL"}:
-        return _to_path(call, rest, folders)
+        return _to_path(call, rest)
     return None if family in _INNER_FAMILIES else _attempt(call, _short(family), "")
 
 
-def _to_path(call: Call, rest: str, folders: tuple[PurePosixPath, ...]) -> Attempt | None:
+def _to_path(call: Call, rest: str) -> Attempt | None:
     if rest.startswith("}"):
         return None  # unnamed
     match = _UNIX.match(rest)
@@ -157,9 +155,6 @@ def _to_path(call: Call, rest: str, folders: tuple[PurePosixPath, ...]) -> Attem
         raise TraceUnreadableError(f"{call.name} of process {call.pid} has an unreadable path: {rest[:200]}")
     path = _unescaped(match["path"])
     if match["abstract"] or (path in _NSCD and call.error in _ABSENT):
-        return None
-    place = PurePosixPath(path)
-    if ".." not in place.parts and any(place.is_relative_to(folder) for folder in folders):
         return None
     return _attempt(call, "unix", path)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import asdict
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ from appliance.bundle.format.dsse import MAX_ENVELOPE_BYTES, Envelope, Signature
 from appliance.kit.errors import ApplianceError
 from appliance.proof import report as rules
 from appliance.proof.attempts import find_attempts
+from appliance.proof.refusals import REFUSED
 from appliance.proof.report_shape import check_shape
 from appliance.proof.trace import TraceUnreadableError, read_trace
 
@@ -114,14 +116,16 @@ def check_traces(report: Mapping[str, Any], folder: Path) -> None:
         if trace_facts(path) != {name: entry["trace"][name] for name in ("sha256", "size_bytes")}:
             raise _refused(f"{path} is not the trace of this report")
         try:
-            found = find_attempts(read_trace(path), [entry["trace"]["folder"]])
+            found = find_attempts(read_trace(path))
         except TraceUnreadableError as error:
             raise _refused(f"{path}: {error}") from error
         control = entry["control"]
-        counted = len(found) - sum(1 for attempt in found if attempt.pid in control["pids"] and attempt.time_micros >= control["started_micros"])
-        listed = sum(1 for attempt in entry["attempts"] if attempt["family"] != "refused")
-        if counted != listed:
-            raise _refused(f"{path} has {counted} attempts, the report lists {listed}")
+        canary, others = rules.told_apart(found, control["pids"], control["started_micros"])
+        listed = [attempt for attempt in entry["attempts"] if attempt["family"] != REFUSED]
+        if [asdict(attempt) for attempt in others] != listed:
+            raise _refused(f"{path} has {len(others)} attempts, the report lists {len(listed)}; at least one differs")
+        if rules.destinations_of(canary) != control["caught"]:
+            raise _refused(f"{path} does not show the control catch what the report says it caught")
 
 
 def trace_facts(path: Path) -> dict[str, Any]:

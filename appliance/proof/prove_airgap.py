@@ -104,7 +104,7 @@ def prove_one(plan: Plan, tools: Tools, progress: Callable[[str, bool, float], N
         )
     trace = Path(plan.folder) / TRACE_NAME
     try:
-        attempts = find_attempts(read_trace(trace), [plan.folder])
+        attempts = find_attempts(read_trace(trace))
         refused = refused_attempts(Path(plan.start_home) / "logs") if plan.start_home else []
     except TraceUnreadableError as error:
         raise ApplianceError(

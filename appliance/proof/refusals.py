@@ -15,6 +15,7 @@ from appliance.proof.attempts import MAX_DISTINCT, Attempt
 from appliance.proof.trace import TraceUnreadableError
 
 EVENTS: Final = ("egress_refused", "egress_refused_more")
+REFUSED: Final = "refused"  # the family of such an attempt
 _MAX_LOG_BYTES: Final = 256 * 2**20
 _MAX_LINE_BYTES: Final = 2**20
 
@@ -47,4 +48,4 @@ def _attempt(line: bytes) -> Attempt | None:
     except (ValueError, AttributeError) as exc:
         raise TraceUnreadableError(f"the log of the box is not readable: {line[:120]!r}") from exc
     call = str(entry.get("call", "refused"))[:80]
-    return Attempt("box", 0, call, "refused", "", destination, 0, round(moment.timestamp() * 1_000_000) if moment else 0)
+    return Attempt("box", 0, call, REFUSED, "", destination, 0, round(moment.timestamp() * 1_000_000) if moment else 0)

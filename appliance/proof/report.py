@@ -16,7 +16,7 @@ No floats: milliseconds and microseconds are whole numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
 from typing import Any, Final
@@ -47,11 +47,10 @@ def mode_document(mode: str, result: Mapping[str, Any], attempts: Sequence[Attem
     tried = sorted([str(family), str(address), int(port)] for family, address, port in canary.get("tried", ()))
     since = int(canary.get("started_micros", 0))
     pids = set(canary.get("pids", ()))
-    mine = [attempt for attempt in attempts if attempt.pid in pids and attempt.time_micros >= since > 0]
-    others = [attempt for attempt in attempts if attempt not in mine]
+    mine, others = told_apart(attempts, pids, since)
     control: dict[str, Any] = {
         "tried": tried,
-        "caught": sorted(list(destination) for destination in {attempt.destination for attempt in mine}),
+        "caught": destinations_of(mine),
         "io_uring_denied": bool(canary.get("io_uring_denied")),
         "untraced_denied": bool(canary.get("untraced_denied")),
         "counters": dict(result["counters"]["control"]),
@@ -68,6 +67,19 @@ def mode_document(mode: str, result: Mapping[str, Any], attempts: Sequence[Attem
         "starts_milliseconds": [],
         "trace": dict(trace),
     }
+
+
+def told_apart(attempts: Iterable[Attempt], pids: Container[int], since_micros: int) -> tuple[list[Attempt], list[Attempt]]:
+    """Those of the canary, and all others, in their order."""
+    parts: tuple[list[Attempt], list[Attempt]] = ([], [])
+    for attempt in attempts:
+        parts[not (attempt.pid in pids and attempt.time_micros >= since_micros > 0)].append(attempt)
+    return parts
+
+
+def destinations_of(attempts: Iterable[Attempt]) -> list[list[str | int]]:
+    """Where they went, each place once, sorted."""
+    return [list(destination) for destination in sorted({attempt.destination for attempt in attempts})]
 
 
 def with_starts(entry: Mapping[str, Any], milliseconds: Sequence[int], counters: Counters) -> dict[str, Any]:

@@ -79,6 +79,22 @@ def test_whoever_reaches_out_is_caught_even_from_a_process_that_left(tmp_path: P
     assert report(entry)["verdict"] == "egress"
 
 
+def test_a_link_in_the_folder_of_the_box_does_not_hide_a_daemon_of_the_host(tmp_path: Path, tools: Tools) -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(tmp_path / "daemon"))
+        daemon.listen()
+        box = tmp_path / "box"
+        box.mkdir()
+        (box / "link").symlink_to(tmp_path / "daemon")
+        talk = f"import socket; socket.socket(socket.AF_UNIX).connect({str(box / 'link')!r})"
+        entry = prove_one(plan(box, "no-route", Phase("talk", (PYTHON, "-c", talk))), tools)
+    assert entry["phases"][0]["ok"], entry["phases"]
+    assert [(attempt["family"], attempt["address"]) for attempt in entry["attempts"]] == [("unix", str(box / "link"))]
+    assert report(entry)["verdict"] == "egress"
+
+
 UNTRACED = """
 import ctypes, os, signal, socket, struct
 libc = ctypes.CDLL(None, use_errno=True)

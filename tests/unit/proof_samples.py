@@ -20,7 +20,6 @@ INNER = [
     '9<appliance> 1795261115.818567 sendto(3<TCP:[127.0.0.1:37934->127.0.0.1:8899]>, ""..., 148, 0, NULL, 0) = 148',
     "87<python> 1795261116.972952 socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0) = 3<UNIX-STREAM:[94473]>",
     '87<python> 1795261116.973458 connect(3<UNIX-STREAM:[94473]>, {sa_family=AF_UNIX, sun_path="/var/run/nscd/socket"}, 110) = -1 ENOENT (No such file or directory)',
-    '87<python> 1795261116.974055 connect(3<UNIX-STREAM:[94474]>, {sa_family=AF_UNIX, sun_path="/tmp/proof/drop/home/run/x.sock"}, 110) = 0',
     '87<python> 1795261116.974055 connect(3<UNIX-STREAM:[94474]>, {sa_family=AF_UNIX, sun_path=@"abstract"}, 11) = -1 ECONNREFUSED (Connection refused)',
     '87<python> 1795261116.975000 connect(5<TCPv6:[1]>, {sa_family=AF_INET6, sin6_port=htons(80), sin6_flowinfo=htonl(0), inet_pton(AF_INET6, "::1", &sin6_addr), sin6_scope_id=0}, 28) = 0',
     '87<python> 1795261116.975100 connect(5<TCPv6:[1]>, {sa_family=AF_INET6, sin6_port=htons(80), sin6_flowinfo=htonl(0), inet_pton(AF_INET6, "::ffff:127.0.0.1", &sin6_addr), sin6_scope_id=0}, 28) = 0',
@@ -45,6 +44,7 @@ OUTER = {
     "daemon of the host": '12<x> 1795261482.876418 connect(5<UNIX-STREAM:[1]>, {sa_family=AF_UNIX, sun_path="/run/systemd/resolve/io.systemd.Resolve"}, 42) = -1 ENOENT (No such file or directory)',
     "an nscd that answers": '12<x> 1795261482.876418 connect(5<UNIX-STREAM:[1]>, {sa_family=AF_UNIX, sun_path="/var/run/nscd/socket"}, 110) = 0',
     "a path that climbs": '12<x> 1795261482.876418 connect(5<UNIX-STREAM:[1]>, {sa_family=AF_UNIX, sun_path="/tmp/proof/drop/../../../run/docker.sock"}, 110) = 0',
+    "a path below the box, which may be a link": '12<x> 1795261482.876418 connect(5<UNIX-STREAM:[1]>, {sa_family=AF_UNIX, sun_path="/tmp/proof/drop/home/run/x.sock"}, 110) = 0',
     "a path beside": '12<x> 1795261482.876418 connect(5<UNIX-STREAM:[1]>, {sa_family=AF_UNIX, sun_path="/tmp/proof/drop-two/s"}, 110) = 0',
     "a relative path": '12<x> 1795261482.876418 connect(5<UNIX-STREAM:[1]>, {sa_family=AF_UNIX, sun_path="s"}, 110) = 0',
     "packet": "12<x> 1795261618.108464 socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL)) = 6<socket:[130613]>",
@@ -70,7 +70,7 @@ def calls(*lines: str) -> list[Call]:
 
 
 def attempts(*lines: str) -> list[Attempt]:
-    return find_attempts(calls(*lines), [FOLDER])
+    return find_attempts(calls(*lines))
 
 
 def canary_attempts(pid: int = 90) -> list[Attempt]:

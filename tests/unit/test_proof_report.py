@@ -157,8 +157,13 @@ def test_the_raw_traces_are_counted_again(tmp_path: Path) -> None:
     from appliance.proof.report import mode_document
 
     facts = {**trace_facts(trace), "folder": FOLDER}
-    honest = mode_document("drop", result("drop"), attempts(*INNER, OUTER["tcp"]), facts)
+    done = {**result("drop"), "canary": {}}
+    honest = mode_document("drop", done, attempts(*INNER, OUTER["tcp"]), facts)
     check_traces(report(honest), tmp_path)
+    with pytest.raises(ApplianceError, match="differs"):  # as many, but another
+        check_traces(report(mode_document("drop", done, attempts(OUTER["udp"]), facts)), tmp_path)
+    with pytest.raises(ApplianceError, match="control catch"):
+        check_traces(report(mode_document("drop", result("drop"), [*attempts(OUTER["tcp"]), *canary_attempts()], facts)), tmp_path)
     with pytest.raises(ApplianceError, match="lists 0"):
         check_traces(report(mode_document("drop", result("drop"), [], facts)), tmp_path)
     trace.write_text("\n".join(INNER) + "\n")

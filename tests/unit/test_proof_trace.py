@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from appliance.proof.attempts import find_attempts
 from appliance.proof.trace import MAX_LINE_BYTES, TraceUnreadableError, read_lines
-from tests.unit.proof_samples import FOLDER, INNER, OUTER, attempts, calls
+from tests.unit.proof_samples import INNER, OUTER, attempts, calls
 
 START = '12<x> 1795261482.100000 connect(3<TCP:[1]>, {sa_family=AF_INET, sin_port=htons(443), sin_addr=inet_addr("192.0.2.1")}, 16'
 
@@ -126,7 +126,7 @@ def test_no_damage_makes_an_attempt_vanish_unnoticed(lines: list[str], data: st.
     cut = data.draw(st.integers(1, len(victim) - 1))
     text = [*lines, victim[:cut].ljust(1)]
     try:
-        found = find_attempts(read_lines(iter([line.encode() + b"\n" for line in text])), [FOLDER])
+        found = find_attempts(read_lines(iter([line.encode() + b"\n" for line in text])))
     except TraceUnreadableError:
         return
     assert any(attempt.pid == 12 for attempt in found)
