@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 
 import jinja2
 import pytest
 import yaml
 
+from appliance.kit.egress import RESOLVER_PORTS
 from tests.integration.ansible_run import ANSIBLE, ROOT, environment, tool
 from tests.integration.nspawn_root import own_archive
 
@@ -76,8 +79,7 @@ def test_the_unit_gives_the_box_its_home_and_nothing_else():
         "NoNewPrivileges": "yes",
         "CapabilityBoundingSet": "",
         "RestrictAddressFamilies": "AF_UNIX AF_INET AF_INET6",
-        "IPAddressDeny": "any",
-        "IPAddressAllow": "localhost",
+        "IPAddressAllow": "127.0.0.1 ::1",
         "SocketBindDeny": "any",
         "SocketBindAllow": "tcp:8080",
         "MemoryMax": "75%",
@@ -89,6 +91,8 @@ def test_the_unit_gives_the_box_its_home_and_nothing_else():
         "Requires": "appliance-firewall.service",
     }.items():
         assert unit[name] == [value], name
+    assert unit["IPAddressDeny"] == ["any"]
+    assert unit["InaccessiblePaths"][1] == "-/run/systemd/resolve -/run/dbus -/run/nscd -/run/avahi-daemon"
     assert unit["SystemCallFilter"] == ["@system-service", "~@privileged", "~io_uring_setup io_uring_enter io_uring_register"]
     assert "ReadWritePaths" not in unit
     assert "PrivateUsers" not in unit  # the smoke test of egress looks at the process as the same user
@@ -101,7 +105,7 @@ def test_a_port_below_1024_costs_exactly_one_capability():
 
 def test_named_networks_are_the_only_ones_that_reach_the_box():
     unit = unit_settings(render("service/templates/appliance.service.j2", appliance_client_networks=["10.0.0.0/24", "fd00::/8"]))
-    assert unit["IPAddressAllow"] == ["localhost 10.0.0.0/24 fd00::/8"]
+    assert unit["IPAddressAllow"] == ["127.0.0.1 ::1 10.0.0.0/24 fd00::/8"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -120,8 +124,33 @@ def test_the_firewall_lets_the_user_of_the_box_only_answer_and_speak_to_itself()
     assert chain_of(text, "output") == ["type filter hook output priority filter; policy accept;", 'meta skuid "appliance" goto box']
     # not `skuid != … accept`: a packet of the kernel has no socket, would match neither, and fall through to the drop
     box = chain_of(text, "box")
-    assert [box[0], box[1], box[-1]] == ['oif "lo" accept', "ct state established,related accept", "counter name refused drop"]
-    assert sum("accept" in line for line in box) == 2
+    resolvers = ", ".join(str(port) for port in sorted(RESOLVER_PORTS))
+    assert [line for line in box if not line.startswith("#")] == [
+        "ct state established,related accept",
+        f"meta l4proto {{ tcp, udp }} th dport {{ {resolvers} }} goto refuse",  # before loopback passes
+        'oif "lo" accept',
+        "goto refuse",
+    ]
+    assert chain_of(text, "refuse")[-1] == "counter name refused drop"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None or shutil.which("unshare") is None, reason="needs root, nft and unshare")
+def test_the_firewall_counts_who_asks_a_resolver_on_loopback_and_lets_other_ports_pass(tmp_path):
+    rules = tmp_path / "egress.nft"
+    rules.write_text(render("firewall/templates/egress.nft.j2", appliance_user="root"))
+    talk = (
+        "import socket\n"
+        "def heard(host, port):\n"
+        "    ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); ear.settimeout(0.2); ear.bind((host, port))\n"
+        "    try:\n"
+        "        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', (host, port)); return bool(ear.recv(1))\n"
+        "    except OSError: return False\n"
+        "assert heard('127.0.0.1', 8080) and not heard('127.0.0.53', 53) and not heard('127.0.0.1', 5353)"
+    )
+    steps = f'ip link set lo up && nft -f {rules} && {sys.executable} -c "$TALK" && nft list counter inet appliance refused'
+    done = subprocess.run(["unshare", "--net", "sh", "-c", steps], capture_output=True, text=True, env={**os.environ, "TALK": talk})
+    assert done.returncode == 0, done.stderr
+    assert "packets 2 " in done.stdout
 
 
 def chain_of(text: str, name: str) -> list[str]:
