@@ -19,6 +19,7 @@ from rich.table import Table
 
 from appliance.identity.console import home_folder, say
 from appliance.kit.errors import ApplianceError
+from appliance.proof.plan import legible
 
 if TYPE_CHECKING:
     from appliance.proof.journey import Goods
@@ -202,15 +203,14 @@ def _show(report: Mapping[str, Any], *, as_json: bool) -> None:
     for entry in report["modes"]:
         for attempt in entry["attempts"][:20]:
             place = f"[{attempt['address']}]:{attempt['port']}" if attempt["port"] else attempt["address"]
-            say(
-                f"attempt: {entry['mode']}: {attempt['process']} ({attempt['pid']}) {attempt['call']} {attempt['family']} {attempt['protocol']} {place} × {attempt['calls']}"
-            )
+            call = f"{attempt['call']} {attempt['family']} {attempt['protocol']} {place} × {attempt['calls']}"
+            say(legible(f"attempt: {entry['mode']}: {attempt['process']} ({attempt['pid']}) {call}"))
         for phase in entry["phases"]:
             if not phase["ok"]:
-                say(f"failed: {entry['mode']}: {phase['name']}: {phase['detail']}")
+                say(f"failed: {entry['mode']}: {phase['name']}: {legible(phase['detail'])}")
     say(f"attempts: {report['attempts']}   verdict: {report['verdict']}   {report['seconds']} s")
     if as_json:
-        print(json.dumps(report, sort_keys=True, ensure_ascii=False))
+        print(json.dumps(report, sort_keys=True))
 
 
 def _end(report: Mapping[str, Any]) -> None:

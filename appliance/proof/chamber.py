@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from appliance.kit.errors import OUTCOMES, ApplianceError
 from appliance.proof.inside import RESULT_NAME
-from appliance.proof.plan import Plan
+from appliance.proof.plan import Plan, legible
 from appliance.proof.tools import SEARCH_PATH, Tools
 
 _MAX_RESULT_BYTES: Final = 16 * 2**20
@@ -77,7 +77,7 @@ def _phases(lines: Iterator[bytes]) -> Iterator[tuple[str, bool, float]]:
 def _result(folder: Path) -> dict[str, Any]:
     path = folder / RESULT_NAME
     if not path.is_file() or path.stat().st_size > _MAX_RESULT_BYTES:
-        said = (folder / "chamber.err").read_text(errors="replace").strip()[-400:]
+        said = legible((folder / "chamber.err").read_text(errors="replace").strip()[-400:])
         raise ApplianceError("unavailable", f"the chamber broke: {said}", hint="repeat with --keep and see chamber.err")
     result: dict[str, Any] = json.loads(path.read_bytes())
     if "error" in result:

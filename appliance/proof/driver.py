@@ -14,10 +14,11 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.proof.plan import TAIL_CHARACTERS, Phase, PhaseResult, Plan
+from appliance.proof.plan import TAIL_CHARACTERS, Phase, PhaseResult, Plan, legible
 from appliance.proof.seccomp import deny_unseen_ways
 
 _CANARY_SECONDS: Final = 30
@@ -77,6 +78,8 @@ def _complaint(phase: Phase, status: int | None, output: Path, errors: Path) -> 
         return f"not done after {phase.timeout_seconds} s: {_tail(errors)}"
     if status != 0:
         return f"exit status {status}: {_tail(errors) or _tail(output)}"
+    if phase.wants_manifest and _digest(Path(phase.manifest)) != phase.wants_manifest:
+        return f"the release in use is not the one whose manifest has the sha256 {phase.wants_manifest}"
     with output.open("rb") as file:
         said = file.read(_OUTPUT_BYTES)
     if phase.wants_text and phase.wants_text.encode() not in said:
@@ -96,10 +99,19 @@ def cited_files(answer: bytes) -> set[str]:
         return set()
 
 
+def _digest(path: Path) -> str:
+    """Of a file; empty when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
 def _tail(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_CHARACTERS))
-        return file.read().decode(errors="replace").strip()
+        return legible(file.read().decode(errors="replace").strip())
 
 
 def _say(document: dict[str, Any]) -> None:

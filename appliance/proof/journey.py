@@ -21,6 +21,14 @@ _DOCUMENT: Final = "proof-of-air-gap.txt"
 
 
 @dataclass(frozen=True, slots=True)
+class Digests:
+    """sha256 of the manifests of the two bundles."""
+
+    install: str
+    upgrade: str
+
+
+@dataclass(frozen=True, slots=True)
 class Goods:
     """What is installed.
 
@@ -37,8 +45,8 @@ class Goods:
     models_file: Path | None = None
 
 
-def make_plan(mode: str, folder: Path, goods: Goods) -> Plan:
-    """The plan for one closed network; prepares ``folder``, which must be empty and absolute."""
+def make_plan(mode: str, folder: Path, goods: Goods, digests: Digests) -> Plan:
+    """The plan for one closed network; prepares ``folder``, which must be empty and absolute. ``digests`` are what the report will say was run."""
     site, home, temporary = folder / "site", folder / "home", folder / "tmp"
     for place in (home, temporary):
         place.mkdir(mode=0o700)
@@ -51,14 +59,15 @@ def make_plan(mode: str, folder: Path, goods: Goods) -> Plan:
     box = (f"{site}/current/bin/appliance",)
     ask = (*box, "chat", "--json", "How many months is the warranty of the Karlsruhe frobnicator?")
     install = (*tool, "bundle", "install", str(goods.bundle), "--site", str(site), "--home", str(home), "--fingerprint", goods.fingerprint)
+    manifest = f"{site}/current/manifest.json"
     phases = (
-        Phase("install", (*install, "--service", "process", "--port", "0"), timeout_seconds=600),
+        Phase("install", (*install, "--service", "process", "--port", "0"), timeout_seconds=600, wants_manifest=digests.install, manifest=manifest),
         Phase("smoke", (*box, "smoke")),
         Phase("document", (*box, "docs", "add", str(document))),
         Phase("chat", ask, wants_citation=_DOCUMENT, wants_text=str(months)),
-        Phase("upgrade", (*box, "bundle", "upgrade", str(goods.upgrade), "--site", str(site)), timeout_seconds=600),
+        Phase("upgrade", (*box, "bundle", "upgrade", str(goods.upgrade), "--site", str(site)), timeout_seconds=600, wants_manifest=digests.upgrade, manifest=manifest),
         Phase("chat-upgraded", ask, wants_citation=_DOCUMENT, wants_text=str(months)),
-        Phase("rollback", (*box, "bundle", "rollback", "--site", str(site))),
+        Phase("rollback", (*box, "bundle", "rollback", "--site", str(site)), wants_manifest=digests.install, manifest=manifest),
         Phase("chat-rolled-back", ask, wants_citation=_DOCUMENT, wants_text=str(months)),
         Phase("stop", (*box, "down")),
     )

@@ -13,6 +13,11 @@ from typing import Any
 TAIL_CHARACTERS = 1500
 
 
+def legible(text: str) -> str:
+    """``text`` that a box or a report wrote, for a terminal: line ends stay, nothing that a terminal obeys does."""
+    return "".join(sign if sign == "\n" or sign.isprintable() else "?" for sign in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Phase:
     """One command of the journey.
@@ -23,6 +28,8 @@ class Phase:
         timeout_seconds: then it is killed and has failed.
         wants_citation: its standard output must be a chat answer (JSON) that cites this file name.
         wants_text: its standard output must contain this.
+        wants_manifest: sha256 that the manifest of the release in use must have afterwards; empty when that is not asked.
+        manifest: where it lies.
     """
 
     name: str
@@ -30,6 +37,8 @@ class Phase:
     timeout_seconds: int = 300
     wants_citation: str = ""
     wants_text: str = ""
+    wants_manifest: str = ""
+    manifest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

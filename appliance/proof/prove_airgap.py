@@ -20,13 +20,13 @@ from typing import Any, Final
 from appliance.bundle.format.manifest import Manifest, format_time
 from appliance.bundle.reader import open_bundle, read_manifest_unverified
 from appliance.kit.errors import ApplianceError
-from appliance.proof.attempts import find_attempts
+from appliance.proof.attempts import Attempt, find_attempts
 from appliance.proof.chamber import check_namespaces, run_plan
 from appliance.proof.closed_networks import MODES
 from appliance.proof.counters import Counters
 from appliance.proof.envelope import trace_facts
 from appliance.proof.inside import TRACE_NAME
-from appliance.proof.journey import STARTS, Goods, make_plan
+from appliance.proof.journey import STARTS, Digests, Goods, make_plan
 from appliance.proof.plan import Plan
 from appliance.proof.refusals import refused_attempts
 from appliance.proof.report import all_went_well, make_report, mode_document, with_starts
@@ -69,13 +69,14 @@ def prove_airgap(goods: Goods, wishes: Wishes, tools: Tools) -> dict[str, Any]:
     """
     began = time.monotonic()
     bundles = bundle_facts(goods)
+    digests = Digests(*(bundles[which]["manifest_sha256"] for which in ("install", "upgrade")))
     modes: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="appliance-proof-", ignore_cleanup_errors=True) as scratch:
         box: Plan | None = None
         for mode in wishes.modes:
             folder = Path(scratch).resolve() / mode
             folder.mkdir(mode=0o755)
-            plan = make_plan(mode, folder, goods)
+            plan = make_plan(mode, folder, goods, digests)
             try:
                 modes.append(prove_one(plan, tools, partial(_tell, wishes, mode)))
             finally:
@@ -105,30 +106,42 @@ def prove_one(plan: Plan, tools: Tools, progress: Callable[[str, bool, float], N
     trace = Path(plan.folder) / TRACE_NAME
     try:
         attempts = find_attempts(read_trace(trace))
-        refused = refused_attempts(Path(plan.start_home) / "logs") if plan.start_home else []
     except TraceUnreadableError as error:
         raise ApplianceError(
             "proof_invalid", f"{plan.mode}: the trace is not readable: {error}", hint="repeat with --keep and send the trace with a report"
         ) from error
-    return mode_document(plan.mode, result, [*attempts, *refused], {**trace_facts(trace), "folder": plan.folder})
+    return mode_document(plan.mode, result, [*attempts, *_refused(plan)], {**trace_facts(trace), "folder": plan.folder})
+
+
+def _refused(plan: Plan) -> list[Attempt]:
+    """What the box's guard has refused up to now. Raises ``proof_invalid``."""
+    try:
+        return refused_attempts(Path(plan.start_home) / "logs") if plan.start_home else []
+    except TraceUnreadableError as error:
+        raise ApplianceError("proof_invalid", f"{plan.mode}: {error}", hint="repeat, and send the log of the box with a report") from error
 
 
 def _measure(modes: Sequence[Mapping[str, Any]], box: Plan, wishes: Wishes, tools: Tools) -> list[dict[str, Any]]:
     """Start the same installed box in every kind of network in turn, so that what else the machine does falls on all alike. The first round warms up."""
     times: dict[str, list[int]] = {entry["mode"]: [] for entry in modes}
     counters = {entry["mode"]: Counters() for entry in modes}
+    refused: dict[str, list[Attempt]] = {entry["mode"]: [] for entry in modes}
+    known = {attempt.address for attempt in _refused(box)}
     for number in range(wishes.starts + 1):
         for mode, taken in times.items():
             result = run_plan(replace(box, mode=mode, phases=()), tools)
             counters[mode] = counters[mode].plus(Counters(**result["counters"]))
+            fresh = [attempt for attempt in _refused(box) if attempt.address not in known]
+            refused[mode] += fresh
+            known |= {attempt.address for attempt in fresh}
             if number:
                 taken.append(int(result["milliseconds"]))
                 _tell(wishes, mode, f"start {number}", True, taken[-1] / 1000)
-    return [with_starts(entry, times[entry["mode"]], counters[entry["mode"]]) for entry in modes]
+    return [with_starts(entry, times[entry["mode"]], counters[entry["mode"]], refused[entry["mode"]]) for entry in modes]
 
 
 def bundle_facts(goods: Goods) -> dict[str, dict[str, Any]]:
-    """Who is installed, and by what. Whether the bundles are to be trusted is decided by the install itself.
+    """Who is installed, and by what. Whether the bundles are to be trusted is decided by the install itself; that these were run, by the journey.
 
     Raises:
         ApplianceError: ``bundle_…``; ``invalid_request`` when the second is no upgrade of the first.

@@ -82,9 +82,10 @@ def destinations_of(attempts: Iterable[Attempt]) -> list[list[str | int]]:
     return [list(destination) for destination in sorted({attempt.destination for attempt in attempts})]
 
 
-def with_starts(entry: Mapping[str, Any], milliseconds: Sequence[int], counters: Counters) -> dict[str, Any]:
-    """The mode with its start times, and the packets that were sent meanwhile."""
-    return {**entry, "starts_milliseconds": list(milliseconds), "counters": {**entry["counters"], "starts": counters.document()}}
+def with_starts(entry: Mapping[str, Any], milliseconds: Sequence[int], counters: Counters, refused: Sequence[Attempt] = ()) -> dict[str, Any]:
+    """The mode with its start times, the packets that were sent meanwhile, and what the box's guard refused meanwhile."""
+    attempts = [*entry["attempts"], *(asdict(attempt) for attempt in refused)]
+    return {**entry, "attempts": attempts, "starts_milliseconds": list(milliseconds), "counters": {**entry["counters"], "starts": counters.document()}}
 
 
 def control_holds(mode: str, control: Mapping[str, Any]) -> bool:

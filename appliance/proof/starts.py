@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.kit.errors import ApplianceError
-from appliance.proof.plan import Plan
+from appliance.proof.plan import Plan, legible
 
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
@@ -41,7 +41,7 @@ def measure_start(plan: Plan) -> int:
         try:
             while not _is_ready(announced):
                 if box.poll() is not None or time.monotonic() - began > _READY_SECONDS:
-                    said = log.read_bytes()[-600:].decode(errors="replace").strip()
+                    said = legible(log.read_bytes()[-600:].decode(errors="replace").strip())
                     raise ApplianceError("unavailable", f"the box does not start: {said}", hint=f"see {plan.start_home}/logs; repeat with --keep")
                 time.sleep(_POLL_SECONDS)
             took = time.monotonic() - began

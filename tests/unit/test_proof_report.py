@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from appliance.bundle.format import canonical_json
 from appliance.kit.errors import ApplianceError
 from appliance.proof.canary import RESOLVER_ADDRESS
-from appliance.proof.driver import cited_files
+from appliance.proof.counters import Counters
+from appliance.proof.driver import cited_files, run_phase
 from appliance.proof.envelope import check_traces, load_or_create_key, read_report, sign_report, trace_facts, write_report
-from appliance.proof.report import make_report
+from appliance.proof.journey import Digests, Goods, make_plan
+from appliance.proof.plan import Phase, Plan
+from appliance.proof.report import make_report, with_starts
 from appliance.proof.tools import PACKAGES
 from tests.unit.proof_samples import FOLDER, INNER, KEY_SEED, OUTER, TRIED, attempts, canary_attempts, mode_entry, report, result
 
@@ -169,6 +174,41 @@ def test_the_raw_traces_are_counted_again(tmp_path: Path) -> None:
     trace.write_text("\n".join(INNER) + "\n")
     with pytest.raises(ApplianceError, match="not the trace"):
         check_traces(report(honest), tmp_path)
+
+
+@pytest.mark.parametrize(("content", "ok"), [(b"{}\n", True), (b"{ }\n", False), (None, False)])
+def test_a_phase_fails_when_another_release_is_in_use_than_the_report_says(tmp_path: Path, content: bytes | None, ok: bool) -> None:
+    manifest = tmp_path / "manifest.json"
+    if content is not None:
+        manifest.write_bytes(content)
+    phase = Phase("install", (sys.executable, "-c", ""), wants_manifest=sha256(b"{}\n").hexdigest(), manifest=str(manifest))
+    done = run_phase(phase, Plan("drop", str(tmp_path), (phase,)))
+    assert done.ok is ok
+    assert ("release in use" in done.detail) is not ok
+
+
+def test_what_a_phase_said_commands_no_terminal(tmp_path: Path) -> None:
+    phase = Phase("smoke", (sys.executable, "-c", "import sys; sys.exit('one\\ntwo\\x1b[2J\\x9b3m')"))
+    assert run_phase(phase, Plan("drop", str(tmp_path), (phase,))).detail == "exit status 1: one\ntwo?[2J?3m"
+
+
+def test_install_upgrade_and_rollback_are_bound_to_the_bundles_of_the_report(tmp_path: Path) -> None:
+    made = make_plan("drop", tmp_path, Goods(tmp_path / "a", tmp_path / "b", "sha256:0"), Digests("first", "second"))
+    assert [(phase.name, phase.wants_manifest) for phase in made.phases if phase.wants_manifest] == [
+        ("install", "first"), ("upgrade", "second"), ("rollback", "first"),
+    ]  # fmt: skip
+
+
+def test_what_the_guard_refused_during_the_measured_starts_is_egress(tmp_path: Path) -> None:
+    (late,) = refusals_in(tmp_path)
+    assert report(with_starts(mode_entry("drop"), (1000, 1010, 990), Counters(), [late]))["verdict"] == "egress"
+
+
+def refusals_in(folder: Path) -> list[Any]:
+    from appliance.proof.refusals import refused_attempts
+
+    (folder / "box.jsonl").write_text('{"event":"egress_refused","destination":"late.example:443","at":"2026-11-21T12:00:00.000+00:00"}\n')
+    return refused_attempts(folder)
 
 
 def test_only_a_citation_of_the_document_counts_as_one() -> None:
