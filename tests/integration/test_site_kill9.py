@@ -12,7 +12,7 @@ from appliance.bundle.site.settle import settle
 from tests.integration.fake_release import FakeRelease
 from tests.integration.site_bed import SiteBed, in_order, site_bed
 
-COMMAND = ["verify", "unpack", "environment", "complete", "settings", "pending", "guard", "prune"]
+COMMAND = ["verify", "unpack", "environment", "link", "linked", "complete", "settings", "pending", "guard", "prune"]
 GUARD = [
     "switch: restart", "settle: count the attempt", "settle: copy the databases", "settle: switch", "switch: wait",
     "confirm: history", "confirm: root of trust", "confirm: state", "confirm: end",

@@ -1,6 +1,6 @@
 """Makes a generation runnable: its Python environment out of its own wheels, offline, and the two commands in ``bin``; then marks it complete.
 
-Owns: ``venv/``, ``bin/``, ``complete.json``. Needs nothing but a ``python3`` with the module ``venv``: pip comes out of the wheelhouse.
+Owns: ``venv/``, ``bin/``, ``complete.json``. The packages come from the wheelhouse, or from an installed generation (``packages``). Needs nothing but a ``python3`` with the module ``venv``: pip comes out of the wheelhouse.
 Invariant: ``complete.json`` is written when everything else is on the disk, so power may fail at any time.
 """
 
@@ -12,21 +12,25 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from appliance.bundle.format import canonical_json
 from appliance.bundle.format.manifest import format_time
 from appliance.bundle.site.durable import put_file, remove_tree, site_failure, sync_file_system
 from appliance.bundle.site.layout import COMPLETE, Generation, Site
+from appliance.bundle.site.packages import LOCK, PATH_FILE, Altered, donor, link_packages, origin_of, write_list
 from appliance.bundle.site.staging import make_folder
 from appliance.kit.errors import ApplianceError
 
-LOCK: Final = "app/requirements/runtime.lock"
 _MARK: Final = "installed.txt"
+_NOT_COMPILED: Final = "site-packages/.*/tests?/"  # an eighth of all the code, and no box runs it
 _SECONDS: Final = 900.0
 _SAID_BYTES: Final = 2000
+Say = Callable[[str], None]
+Observe = Callable[[str], None]
 
 
 def base_python() -> str:
@@ -34,7 +38,7 @@ def base_python() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
-def make_environment(site: Site, generation: Generation, home: str) -> None:
+def make_environment(site: Site, generation: Generation, home: str, say: Say, observe: Observe) -> None:
     """Make ``venv`` and ``bin``; what a killed run left is made again.
 
     Raises:
@@ -42,13 +46,47 @@ def make_environment(site: Site, generation: Generation, home: str) -> None:
     """
     venv = generation.path / "venv"
     if not (venv / _MARK).is_file():
-        remove_tree(venv)
-        _run([base_python(), "-I", "-m", "venv", "--without-pip", str(venv)], "a Python environment")
-        if (generation.path / LOCK).is_file():
-            _install_wheels(generation)
-        _compile(generation)
+        origin = origin_of(generation, base_python())
+        if not _link(site, generation, origin, say, observe):
+            say("making the Python environment from the wheels of the bundle")
+            _make_bare(generation)
+            if (generation.path / LOCK).is_file():
+                _install_wheels(generation)
+                _compile(generation, _packages(generation), "-x", _NOT_COMPILED, "-s", str(venv))
+            write_list(generation, origin)
+        put_file(_packages(generation) / PATH_FILE, f"{generation.path / 'app'}\n".encode(), mode=0o444)
         put_file(venv / _MARK, b"whole\n", mode=0o444)
+    _compile(generation, generation.path / "app" / "appliance", generation.path / "app" / "services")
     _write_commands(site, generation, home)
+
+
+def _link(site: Site, generation: Generation, origin: Mapping[str, Any], say: Say, observe: Observe) -> bool:
+    """Whether the environment could be taken over from an installed generation."""
+    found = donor(site.installed(), origin)
+    if found is None:
+        return False
+    source, files = found
+    observe("link")
+    say(f"taking over the Python environment of {source.name}: same packages, same interpreter")
+    _make_bare(generation)
+    try:
+        link_packages(source, files, generation, origin)
+    except Altered as altered:
+        say(f"{altered} in the environment of {source.name} is not what was installed: tell your security officer")
+        return False
+    observe("linked")
+    return True
+
+
+def _make_bare(generation: Generation) -> None:
+    venv = generation.path / "venv"
+    remove_tree(venv)
+    _run([base_python(), "-I", "-m", "venv", "--without-pip", str(venv)], "a Python environment")
+
+
+def _packages(generation: Generation) -> Path:
+    (packages,) = (generation.path / "venv" / "lib").glob("python3*/site-packages")
+    return packages
 
 
 def complete(generation: Generation, manifest_sha256: str) -> None:
@@ -71,16 +109,10 @@ def _install_wheels(generation: Generation) -> None:
     _run(command, "the packages of the wheelhouse")
 
 
-def _compile(generation: Generation) -> None:
+def _compile(generation: Generation, *arguments: str | Path) -> None:
     """Byte code now, never checked against the source again: the files cannot change, and the user of the box may not write here."""
-    (packages,) = (generation.path / "venv" / "lib").glob("python3*/site-packages")
-    put_file(packages / "appliance-generation.pth", f"{generation.path / 'app'}\n".encode(), mode=0o444)
-    folders = [str(packages), *(str(generation.path / "app" / name) for name in ("appliance", "services"))]
     jobs = "0" if (generation.path / LOCK).is_file() else "1"
-    command = [
-        str(generation.python), "-I", "-m", "compileall", "-q", "-j", jobs, "--invalidation-mode", "unchecked-hash",
-        *(folder for folder in folders if Path(folder).is_dir()),
-    ]  # fmt: skip
+    command = [str(generation.python), "-I", "-m", "compileall", "-q", "-j", jobs, "--invalidation-mode", "unchecked-hash", *map(str, arguments)]
     _run(command, "byte code", must_succeed=False)  # packages carry templates that are not Python
 
 

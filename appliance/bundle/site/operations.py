@@ -244,8 +244,7 @@ def _stage(site: Site, bundle: BundleFile, verified: VerifiedBundle, target: Gen
         around.observe("unpack")
         unpack(target, manifest, heads, sources, around.progress_of("unpack"))
     around.observe("environment")
-    around.say("making the Python environment from the wheels of the bundle")
-    make_environment(site, target, settings.home)
+    make_environment(site, target, settings.home, around.say, around.observe)
     around.observe("complete")
     complete(target, manifest.digest)
 

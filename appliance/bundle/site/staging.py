@@ -28,7 +28,7 @@ from appliance.kit.errors import ApplianceError
 
 READ_ONLY: Final = 0o555
 _HEADS: Final = frozenset({MANIFEST, PROVENANCE, ROOT_CHAIN})
-_OWN: Final = frozenset({"venv", "bin"}) | _HEADS
+_OWN: Final = frozenset({"venv", "venv.json", "bin"}) | _HEADS
 _HASH_BYTES: Final = 2**20
 _SPARE_BYTES: Final = 64 * 2**20
 _UNPACKED_FACTOR: Final = 5  # the environment that is made from the wheels takes about four times their size
