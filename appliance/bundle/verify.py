@@ -5,7 +5,7 @@ Steps, in this order only (a step out of order is a bug and raises ``RuntimeErro
 1. :meth:`accept_roots`       the chain of roots of trust starts at the pin, each root is signed by the one before and by itself, the last is valid now
 2. :meth:`accept_provenance`  enough distinct keys of role ``bundle`` in the last root signed the provenance
 3. :meth:`accept_manifest`    the manifest has the digest that the provenance names, and is well formed within limits
-4. :meth:`accept_policy`      not expired, made for this platform, of the name that is installed, not older than what is installed
+4. :meth:`accept_policy`      not expired, not from the future, made for this platform, of the name that is installed, not older than what is installed
 5. :meth:`accept_layout`      the file is exactly as long as heads and blobs make it
 6. :meth:`accept_blob`        every blob that the file carries, each exactly once, has its digest (any order, from several threads)
 7. :meth:`finish`             nothing is missing; only now there is a :class:`VerifiedBundle`
@@ -24,7 +24,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 STATEMENT_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
+CLOCK_SKEW: Final = timedelta(days=1)  # a bundle may be this much ahead of the clock of the site
 PROVENANCE_PREDICATE: Final = "https://slsa.dev/provenance/v1"
 
 
@@ -176,6 +177,7 @@ class BundleVerification:
         """Step 4. Raises ``bundle_expired``, ``bundle_incompatible``, ``bundle_older``."""
         with self._advancing(_Step.POLICY, _Step.LAYOUT):
             self._check_expiry(self._manifest.expires_at, "the bundle")
+            self._check_issue(self._manifest.issued_at)
             wanted, found = self._policy.target, self._manifest.target
             if wanted is not None and wanted != found:
                 raise refusal("bundle_incompatible", f"the bundle is for {_platform(found)}, this is {_platform(wanted)}")
@@ -236,6 +238,14 @@ class BundleVerification:
         if self._policy.now < expires_at:
             return
         reason = f"{what} expired at {format_time(expires_at)}"
+        if not self._policy.allow_expired:
+            raise refusal("bundle_expired", reason)
+        self._overrides.append(reason)
+
+    def _check_issue(self, issued_at: datetime) -> None:
+        if issued_at <= self._policy.now + CLOCK_SKEW:
+            return
+        reason = f"the bundle is from the future ({format_time(issued_at)}): the clock of this machine or of the station is wrong"
         if not self._policy.allow_expired:
             raise refusal("bundle_expired", reason)
         self._overrides.append(reason)

@@ -18,7 +18,18 @@ from appliance.bundle.site.first_contact import zipapp_bytes
 from appliance.bundle.site.history import Event, append, read_history
 from appliance.bundle.site.layout import Generation, Site
 from appliance.bundle.site.locks import switch_lock
-from appliance.bundle.site.records import FORWARD, Pending, State, later, now_seen, read_pending, read_state, remove_pending, write_state
+from appliance.bundle.site.records import (
+    FORWARD,
+    MAX_REASON_CHARACTERS,
+    Pending,
+    State,
+    latest,
+    now_seen,
+    read_pending,
+    read_state,
+    remove_pending,
+    write_state,
+)
 from appliance.bundle.site.settle import Observe, unobserved
 from appliance.kit.errors import ApplianceError
 
@@ -48,7 +59,7 @@ def confirm(site: Site, detail: Mapping[str, Any], *, observe: Observe = unobser
             advance_root(site, target)
         observe("confirm: state")
         state = replace(
-            _state_after(state, pending, manifest), last_seen=later(state, manifest.issued_at), history_count=history.count, history_head=history.head
+            _state_after(state, pending, manifest), last_seen=latest(state), history_count=history.count, history_head=history.head
         )
         write_state(site, state)
         observe("confirm: end")
@@ -92,9 +103,9 @@ def advance_root(site: Site, generation: Generation) -> None:
 
 def _events(site: Site, state: State, pending: Pending, target: Generation, detail: Mapping[str, Any]) -> list[Event]:
     at = format_time(now_seen(state))
-    facts: dict[str, Any] = {"operation": pending.operation, **detail}
+    facts: dict[str, Any] = {"operation": pending.operation, **{key: value[:MAX_REASON_CHARACTERS] if isinstance(value, str) else value for key, value in detail.items()}}
     facts.update({"reason": pending.reason} if pending.reason else {})
-    facts.update({"data": pending.data} if pending.data else {})
+    facts.update({"data": pending.data[:MAX_REASON_CHARACTERS]} if pending.data else {})
     events: list[Event] = []
     if pending.overrides and pending.verb in FORWARD:
         overridden = {"operation": pending.operation, "refusals": list(pending.overrides), "reason": pending.reason}

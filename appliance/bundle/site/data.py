@@ -29,8 +29,8 @@ _SECONDS: Final = 600.0
 class Data(Protocol):
     """The data steps of a switch."""
 
-    def copy_before(self, target: Generation) -> None:
-        """Copy the databases before ``target`` first runs."""
+    def copy_before(self, target: Generation, operation: str) -> None:
+        """Copy the databases before ``operation`` brings ``target`` up; once for each operation."""
 
     def lower(self, newer: Generation, heads: Mapping[str, str], *, check: bool = False) -> list[str]:
         """Take the tables back to ``heads`` with the code of ``newer``; with ``check`` only say whether that is possible."""
@@ -54,9 +54,9 @@ class HomeData:
         """Folder of the data."""
         return Path(self.settings.home)
 
-    def copy_before(self, target: Generation) -> None:
+    def copy_before(self, target: Generation, operation: str) -> None:
         """Raises ``disk_full``."""
-        self._tool("copy", "--generation", target.name)
+        self._tool("copy", "--generation", target.name, "--operation", operation)
 
     def lower(self, newer: Generation, heads: Mapping[str, str], *, check: bool = False) -> list[str]:
         """Raises ``conflict`` when a change has no way back, ``install_failed`` when the code cannot run."""

@@ -1,6 +1,6 @@
 """Copies of the box's databases before an upgrade changes their tables, and the way back to them. Runs as the user of the box while it is stopped.
 
-Owns ``<home>/upgrade-copies/<generation>/``: ``before/`` the copy made before that generation first ran; ``set-aside/`` what a return to the
+Owns ``<home>/upgrade-copies/<generation>/``: ``before/`` the copy made before the last change to that generation; ``set-aside/`` what a return to the
 copy took out of use (never deleted by a command). Originals, audit log and keys are not copied: no release changes them in place.
 """
 
@@ -25,7 +25,13 @@ _SPARE_BYTES: Final = 32 * 2**20
 
 def databases(home: Path) -> list[Path]:
     """The SQLite files right in the home."""
-    return sorted(path for path in home.glob("*.db") if path.is_file() and not path.is_symlink())
+    return sorted(path for path in home.glob("*.db") if path.is_file() and not path.is_symlink() and _is_sqlite(path))
+
+
+def _is_sqlite(path: Path) -> bool:
+    """By the magic string at the beginning (SQLite file format, section 1.3); an empty file is a database without tables."""
+    with path.open("rb") as file:
+        return file.read(16) in {b"", b"SQLite format 3\0"}
 
 
 def schema_versions(home: Path) -> dict[str, str]:
@@ -41,20 +47,21 @@ def schema_versions(home: Path) -> dict[str, str]:
     return found
 
 
-def has_copy(home: Path, generation: str) -> bool:
-    """Whether a whole copy from before ``generation`` is there."""
-    return (home / FOLDER / generation / "before" / DONE).is_file()
+def has_copy(home: Path, generation: str, operation: str = "") -> bool:
+    """Whether a whole copy from before ``generation`` is there; with ``operation``: one that this very change made."""
+    mark = home / FOLDER / generation / "before" / DONE
+    return mark.is_file() and operation in {"", mark.read_text()}
 
 
-def copy_before(home: Path, generation: str) -> int:
-    """Copy the databases before ``generation`` runs; safe to repeat. Returns the bytes copied, 0 when the copy is there already.
+def copy_before(home: Path, generation: str, operation: str) -> int:
+    """Copy the databases before ``generation`` runs; safe to repeat. Returns the bytes copied, 0 when this operation made the copy already.
 
-    Only the copies of the newest upgrade are kept.
+    A copy of an earlier operation is never taken for it: the box may have worked for weeks since. Only the newest copies are kept.
 
     Raises:
         ApplianceError: ``disk_full``.
     """
-    if has_copy(home, generation):
+    if has_copy(home, generation, operation):
         return 0
     folder = home / FOLDER / generation / "before"
     files = databases(home)
@@ -65,7 +72,8 @@ def copy_before(home: Path, generation: str) -> int:
     folder.mkdir(parents=True, mode=0o700)
     for path in files:
         _copy(path, folder / path.name)
-    (folder / DONE).touch(0o600)
+    sync_file_system(folder)
+    (folder / DONE).write_text(operation)
     sync_file_system(folder)
     return size
 
@@ -94,7 +102,7 @@ def restore(home: Path, generation: str, set_aside: str) -> None:
         remove_tree(aside)
         aside.mkdir(parents=True, mode=0o700)
         for path in databases(home):
-            _copy(path, aside / path.name)
+            _set_aside(path, aside / path.name)
         (aside / DONE).touch(0o600)
         sync_file_system(aside)
     for copy in databases(source):
@@ -107,6 +115,16 @@ def restore(home: Path, generation: str, set_aside: str) -> None:
             (home / f"{copy.name}{suffix}").unlink(missing_ok=True)
         temporary.replace(home / copy.name)
     sync_folder(home)
+
+
+def _set_aside(source: Path, target: Path) -> None:
+    """Like :func:`_copy`; a database that SQLite cannot read is kept byte for byte, with its write-ahead log."""
+    try:
+        _copy(source, target)
+    except sqlite3.Error:
+        target.unlink(missing_ok=True)
+        for path in (source, *source.parent.glob(f"{source.name}-*")):
+            shutil.copyfile(path, target.with_name(path.name))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("verb", choices=("schema-versions", "copy", "restore"))
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--generation", default="")
+    parser.add_argument("--operation", default="")
     parser.add_argument("--set-aside", default="")
     options = parser.parse_args()
     try:
@@ -36,6 +37,6 @@ def _run(options: argparse.Namespace) -> object:
     if options.verb == "schema-versions":
         return home_copy.schema_versions(options.home)
     if options.verb == "copy":
-        return home_copy.copy_before(options.home, options.generation)
+        return home_copy.copy_before(options.home, options.generation, options.operation)
     home_copy.restore(options.home, options.generation, options.set_aside)
     return None

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,6 +19,7 @@ from appliance.kit.errors import ApplianceError
 
 SCHEMA_VERSION: Final = 1
 MAX_RECORD_BYTES: Final = 2**20
+MAX_REASON_CHARACTERS: Final = 2000
 FORWARD: Final = ("install", "upgrade")
 BACK: Final = ("rollback", "revert")
 REFUSED: Final = "refused"  # a rollback that could not be done; the release that ran runs on
@@ -139,8 +140,8 @@ def read_pending(site: Site) -> Pending | None:
 
 
 def write_pending(site: Site, pending: Pending) -> None:
-    """Keep it. Raises ``disk_full``, ``site_invalid``."""
-    _write(site.pending_file, pending)
+    """Keep it; a long reason is cut, so that no line of the history outgrows its reader. Raises ``disk_full``, ``site_invalid``."""
+    _write(site.pending_file, replace(pending, reason=pending.reason[:MAX_REASON_CHARACTERS], actor=pending.actor[:MAX_REASON_CHARACTERS]))
 
 
 def remove_pending(site: Site) -> None:
@@ -153,9 +154,9 @@ def now_seen(state: State) -> datetime:
     return max(datetime.now(UTC).replace(microsecond=0), parse_time(state.last_seen))
 
 
-def later(state: State, *moments: datetime) -> str:
-    """The latest time this site knows of."""
-    return format_time(max(now_seen(state), *moments))
+def latest(state: State) -> str:
+    """The latest time this site's own clock has shown. What a bundle says of its time is never taken for the time."""
+    return format_time(now_seen(state))
 
 
 def _write(path: Path, record: Settings | State | Pending) -> None:

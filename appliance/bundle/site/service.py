@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
+from appliance.bundle.format import canonical_json
 from appliance.bundle.site.environment import bare_environment
 from appliance.bundle.site.records import Settings
 from appliance.kit.errors import ApplianceError
@@ -34,6 +35,9 @@ class Service(Protocol):
     def failure(self) -> str:
         """Why it will not come up any more; empty while it may."""
 
+    def is_preparing(self) -> bool:
+        """Whether the old box still stops or ``settle`` works, so that the new process cannot be there yet."""
+
     def last_words(self) -> str:
         """The end of its log."""
 
@@ -56,6 +60,10 @@ class NoService:
         """Nothing runs, so nothing fails."""
         return ""
 
+    def is_preparing(self) -> bool:
+        """Prepared is before :meth:`restart` returns."""
+        return False
+
     def last_words(self) -> str:
         """Nothing was said."""
         return ""
@@ -71,29 +79,40 @@ class SystemdService:
         self._systemctl, self._journalctl = systemctl, journalctl
 
     def restart(self, prepare: Callable[[], object]) -> None:  # noqa: ARG002 - the unit prepares, in its own ExecStartPre
-        """Reset the start limit, then restart. A start that fails is told by :meth:`failure`."""
+        """Reset the start limit (nothing to reset is fine), then restart. A start that fails is told by :meth:`failure`."""
         self._run(self._systemctl, "reset-failed", self._unit)
-        self._run(self._systemctl, "restart", "--no-block", self._unit)
+        self._run(self._systemctl, "restart", "--no-block", self._unit, must_succeed=True)
 
     def failure(self) -> str:
         """``failed`` is final; a restart that systemd will do by itself is not."""
-        said = self._run(self._systemctl, "show", "--property=LoadState,ActiveState,Result", self._unit)
-        facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        facts = self._facts()
         if facts.get("LoadState") == "not-found":
             return f"there is no unit {self._unit}"
         return f"{self._unit} failed ({facts.get('Result', 'unknown')})" if facts.get("ActiveState") == "failed" else ""
+
+    def is_preparing(self) -> bool:
+        """From the states of systemd: ``ExecStop`` and ``ExecStartPre``."""
+        facts = self._facts()
+        return facts.get("ActiveState") == "deactivating" or facts.get("SubState") == "start-pre"
 
     def last_words(self) -> str:
         """From the journal."""
         return self._run(self._journalctl, "--no-pager", "--quiet", "--output=cat", f"--lines={_TAIL_LINES}", f"--unit={self._unit}")
 
-    def _run(self, *command: str) -> str:
+    def _facts(self) -> dict[str, str]:
+        said = self._run(self._systemctl, "show", "--property=LoadState,ActiveState,SubState,Result", self._unit)
+        return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+
+    def _run(self, *command: str, must_succeed: bool = False) -> str:
         try:
             ended = subprocess.run(
                 command, env=bare_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_SECONDS, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise ApplianceError("install_failed", f"cannot run {command[0]}: {exc}", hint="use --service process on a host without systemd") from exc
+        if must_succeed and ended.returncode:
+            said = canonical_json.printable(ended.stderr.decode(errors="replace").strip())
+            raise ApplianceError("install_failed", f"{' '.join(command)} ended with {ended.returncode}: {said[:500]}", hint="systemctl status says more")
         return ended.stdout.decode(errors="replace")
 
 

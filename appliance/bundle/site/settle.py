@@ -23,9 +23,10 @@ from typing import Final
 
 from appliance.bundle.site.data import Data, HomeData, plan
 from appliance.bundle.site.durable import put_link
+from appliance.bundle.site.history import read_history
 from appliance.bundle.site.layout import Generation, Site
 from appliance.bundle.site.locks import is_watched, switch_lock
-from appliance.bundle.site.records import FORWARD, REFUSED, Pending, read_pending, read_settings, write_pending
+from appliance.bundle.site.records import FORWARD, REFUSED, Pending, read_pending, read_settings, read_state, remove_pending, write_pending
 from appliance.kit.errors import ApplianceError
 
 MAX_ATTEMPTS: Final = 3
@@ -45,6 +46,9 @@ def settle(site: Site, data: Data | None = None, *, observe: Observe = unobserve
     """
     with switch_lock(site):
         pending = read_pending(site)
+        if pending is not None and _is_confirmed(site, pending):
+            remove_pending(site)  # killed between the last two steps of confirming: it holds
+            pending = None
         if pending is None or pending.verb == REFUSED:
             return _runnable(site)
         try:
@@ -53,6 +57,17 @@ def settle(site: Site, data: Data | None = None, *, observe: Observe = unobserve
             if error.code != "disk_full":
                 raise
             return _runnable(site)
+
+
+def _is_confirmed(site: Site, pending: Pending) -> bool:
+    """Whether history and state have this change already, so that only the end of ``pending.json`` is missing."""
+    state = read_state(site)
+    if state.generation != pending.target or site.current() != site.generation(pending.target):
+        return False
+    try:
+        return read_history(site, state).has(pending.operation, pending.verb)
+    except ApplianceError:  # a damaged history is told by every command; it does not decide what runs
+        return False
 
 
 def _towards(site: Site, pending: Pending, data: Data, observe: Observe) -> Generation:
@@ -88,7 +103,7 @@ def _forward(site: Site, pending: Pending, data: Data, observe: Observe) -> Gene
     try:
         if steps.copies:
             observe("settle: copy the databases")
-            data.copy_before(target)
+            data.copy_before(target, pending.operation)
         if steps.lowers and origin is not None:  # an older release, on purpose
             observe("settle: take the tables back")
             data.lower(origin, target.schema_heads)
@@ -126,9 +141,11 @@ def _take_back(pending: Pending, origin: Generation, target: Generation, data: D
         return "the copy from before the upgrade was put back; newer data were set aside"
     steps = plan(origin, target)
     done = "the tables are the same in both releases"
-    if steps.lowers and not data.is_at(target.schema_heads):
-        observe("settle: take the tables back")
+    if steps.lowers:
         try:
+            if data.is_at(target.schema_heads):
+                return done
+            observe("settle: take the tables back")
             taken = data.lower(origin, target.schema_heads)
             done = f"tables taken back with all rows: {', '.join(taken)}" if taken else "the tables were not changed"
         except ApplianceError as error:

@@ -15,6 +15,7 @@ from appliance.bundle.site.data import Data
 from appliance.bundle.site.health import HealthCheck, wait_until_healthy
 from appliance.bundle.site.layout import Site
 from appliance.bundle.site.locks import switch_lock
+from appliance.bundle.site.progress import plain
 from appliance.bundle.site.records import FORWARD, REFUSED, Pending, read_pending, read_settings, remove_pending, write_pending
 from appliance.bundle.site.service import Service
 from appliance.bundle.site.settle import Observe, reverted, settle, unobserved
@@ -85,6 +86,11 @@ class Switching:
         return self._finish_revert(pending, self._pending(), reason, again)
 
     def _finish_revert(self, pending: Pending, after: Pending, reason: str, again: str) -> str:
+        if not self._is_done(after):
+            raise ApplianceError(
+                "upgrade_reverted", f"{pending.target} is to be taken back, but the way back could not be gone yet: {again or reason}",
+                hint="it is gone before the next start of the box: correct the cause, then appliance bundle recover",
+            )  # fmt: skip
         self._confirm()
         where = f"{after.target} runs again" if not again else f"{after.target} was put back but is not ready: {again}"
         raise ApplianceError(
@@ -100,8 +106,16 @@ class Switching:
             raise ApplianceError(
                 "install_failed", f"{pending.target} is installed but not ready: {reason}", hint="correct it, then repeat the command"
             )
+        if not self._is_done(self._pending()):
+            with switch_lock(self.site):
+                remove_pending(self.site)
+            raise ApplianceError("install_failed", f"not rolled back: {reason}", hint="the release that ran is in place; correct the cause, then repeat")
         self._confirm({"health": problem})
         raise ApplianceError("install_failed", f"{pending.target} was put back but is not ready: {reason}", hint="appliance doctor says what to do")
+
+    def _is_done(self, pending: Pending) -> bool:
+        """Whether the way back was really gone: only then it may be written into the history."""
+        return pending.applied and self.site.current() == self.site.generation(pending.target)
 
     def _confirm(self, detail: dict[str, Any] | None = None) -> None:
         confirm(self.site, {"health": "ready" if self.service.runs_box else "not asked", **(detail or {})}, observe=self.observe)
@@ -120,7 +134,7 @@ class Switching:
         return pending
 
     def _with_log(self, problem: str) -> str:
-        said = self.service.last_words()[-_TAIL_CHARACTERS:]
+        said = plain(self.service.last_words()[-_TAIL_CHARACTERS:])
         return f"{problem}\n--- last words of the box ---\n{said}" if said else problem
 
     def _last_data(self, after: Pending) -> str:
