@@ -17,12 +17,14 @@ from appliance.bundle.site.account import owner_of
 from appliance.bundle.site.environment import bare_environment
 from appliance.bundle.site.layout import Generation
 from appliance.bundle.site.process_service import read_running
+from appliance.bundle.site.progress import plain
 from appliance.bundle.site.records import Settings
 from appliance.bundle.site.service import Service
 from appliance.kit.errors import ApplianceError
 
 HEALTH_SECONDS: Final = 90.0
 CHECK_SECONDS: Final = 600.0
+PREPARE_SECONDS: Final = 3600.0  # stopping the old box, then copies and changes of the databases in ``settle``
 _ANSWER_BYTES: Final = 65536
 _PAUSE_SECONDS: Final = 0.05
 
@@ -32,7 +34,7 @@ class HealthCheck:
     """What must hold before a generation is confirmed.
 
     Attributes:
-        seconds: how long the box may take to be ready.
+        seconds: how long the box may take to be ready, from when nothing is prepared for it any more.
         command: one more check, run as the user who owns the home; empty for none.
     """
 
@@ -42,6 +44,7 @@ class HealthCheck:
 
 def wait_until_healthy(settings: Settings, target: Generation, service: Service, check: HealthCheck, given_up: Callable[[], bool]) -> str:
     """What is wrong with ``target``; empty when it is ready. ``given_up`` tells that ``settle`` has turned round meanwhile."""
+    latest = time.monotonic() + PREPARE_SECONDS
     deadline = time.monotonic() + check.seconds
     found = "it does not run"
     while time.monotonic() < deadline:
@@ -53,6 +56,8 @@ def wait_until_healthy(settings: Settings, target: Generation, service: Service,
             return failure
         if given_up():
             return "it did not stay up"
+        if service.is_preparing():
+            deadline = min(time.monotonic() + check.seconds, latest)
         time.sleep(_PAUSE_SECONDS)
     return f"it is not ready after {check.seconds:.0f} s: {found}"
 
@@ -83,7 +88,7 @@ def ask(host: str, port: int) -> str:
         return f"/readyz does not answer ({exc})"
     finally:
         connection.close()
-    return "" if answer.status == 200 else f"/readyz says {answer.status} {body[:300].decode(errors='replace')}"
+    return "" if answer.status == 200 else f"/readyz says {answer.status} {plain(body[:300].decode(errors='replace'))}"
 
 
 def _runs(pid: int, target: Generation) -> bool:
@@ -106,7 +111,7 @@ def _run_check(settings: Settings, target: Generation, command: str) -> str:
     return (
         ""
         if ended.returncode == 0
-        else f"the check {command!r} ended with {ended.returncode}: {ended.stdout.decode(errors='replace').strip()[-1000:]}"
+        else f"the check {command!r} ended with {ended.returncode}: {plain(ended.stdout.decode(errors='replace').strip()[-1000:])}"
     )
 
 

@@ -93,6 +93,10 @@ class ProcessService:
         status = None if self._process is None else self._process.poll()
         return "" if status is None else f"the box ended with status {status}"
 
+    def is_preparing(self) -> bool:
+        """Prepared is before :meth:`restart` returns."""
+        return False
+
     def last_words(self) -> str:
         """The end of ``logs/box.err``."""
         try:

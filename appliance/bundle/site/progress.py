@@ -6,7 +6,13 @@ import sys
 import time
 from typing import Final
 
+_KEPT: Final = "\n\t"
 _LEAST_SECONDS: Final = 0.2
+
+
+def plain(text: str) -> str:
+    """``text`` of somebody else (a log, an answer, a child's output) without what a terminal obeys; lines stay lines."""
+    return "".join(sign if sign.isprintable() or sign in _KEPT else "?" for sign in text)
 
 
 class Talk:
