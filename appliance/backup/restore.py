@@ -23,6 +23,7 @@ from appliance.audit.verify import verify_log
 from appliance.backup.index import Index
 from appliance.backup.unpacking import unpack
 from appliance.bundle.site.account import named
+from appliance.bundle.site.durable import sync_file_system
 from appliance.bundle.site.layout import Site
 from appliance.bundle.site.records import settings_or_none
 from appliance.home import Home
@@ -68,7 +69,7 @@ def restore_backup(archive: Path, home: Home, *, public: Ed25519PublicKey | None
             index = unpack(archive, folder, public)
             records = _proven_audit(folder)
             _give_away(folder, owner)
-            _sync_tree(folder)
+            sync_file_system(folder)  # one call for all files: they become the home only by the rename that follows
         aside = _move_aside(target)
         temporary.rename(target)
         sync_folder(target.parent)
@@ -132,8 +133,3 @@ def _move_aside(target: Path) -> Path | None:
     aside = target.with_name(f"{target.name}.replaced-{int(time.time())}")
     target.rename(aside)
     return aside
-
-
-def _sync_tree(folder: Path) -> None:
-    for place, _, _ in os.walk(folder):
-        sync_folder(Path(place))
