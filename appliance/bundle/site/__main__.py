@@ -12,6 +12,7 @@ from typing import Final
 
 from appliance.bundle.reader import open_bundle, verify_bundle
 from appliance.bundle.site import guard, inspection, operations
+from appliance.bundle.site.first_contact import zipapp_bytes
 from appliance.bundle.site.health import HEALTH_SECONDS, HealthCheck
 from appliance.bundle.site.layout import DEFAULT_SITE, open_site
 from appliance.bundle.site.locks import operation_lock
@@ -33,6 +34,7 @@ _EXAMPLES: Final = """examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status comes from the table of errors."""
     options = _parser().parse_args(arguments)
+    zipapp_bytes()  # while it is the file that was started
     try:
         return int(_VERBS[options.verb](options) or 0)
     except ApplianceError as error:

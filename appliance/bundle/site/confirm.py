@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any, Final
 
 from appliance.bundle.format.dsse import parse_envelope
 from appliance.bundle.format.manifest import Manifest, format_time
 from appliance.bundle.format.trust_root import MAX_CHAIN, PAYLOAD_TYPE, TrustRoot, first_root, next_root, parse_chain, parse_root
 from appliance.bundle.site.durable import put_file, read_file
-from appliance.bundle.site.first_contact import zipapp_bytes
+from appliance.bundle.site.first_contact import tool_version, zipapp_bytes
 from appliance.bundle.site.history import Event, append, read_history
 from appliance.bundle.site.layout import Generation, Site
 from appliance.bundle.site.locks import switch_lock
@@ -34,6 +35,7 @@ from appliance.bundle.site.settle import Observe, unobserved
 from appliance.kit.errors import ApplianceError
 
 _ROOT_BYTES: Final = 2**20
+_TOOL_BYTES: Final = 64 * 2**20
 _SETTLE: Final = """#!/bin/sh
 # Runs before every start of the box, as root: brings the site to where a change that is under way wants it. Needs python3 and nothing else.
 exec python3 -I "$(dirname "$(readlink -f "$0")")/site.pyz" settle --site "$(dirname "$(dirname "$(readlink -f "$0")")")"
@@ -68,13 +70,19 @@ def confirm(site: Site, detail: Mapping[str, Any], *, observe: Observe = unobser
 
 
 def write_tools(site: Site) -> None:
-    """``bin/``: the code that is at work here becomes the code that finishes what it starts. Raises ``disk_full``, ``site_invalid``."""
+    """``bin/``: the code that is at work here becomes the code that finishes what it starts, unless the site has a newer one.
+
+    Raises:
+        ApplianceError: ``disk_full``, ``site_invalid``.
+    """
+    if tool_version(read_file(site.tool, _TOOL_BYTES) or b"") > tool_version(zipapp_bytes()):
+        return
     for path, data in (
         (site.tool, zipapp_bytes()),
         (site.tool.with_name("settle"), _SETTLE.encode()),
         (site.tool.with_name("appliance"), _APPLIANCE.encode()),
     ):
-        if read_file(path, 64 * 2**20) != data:
+        if read_file(path, _TOOL_BYTES) != data:
             put_file(path, data, mode=0o755)
 
 
@@ -104,6 +112,7 @@ def advance_root(site: Site, generation: Generation) -> None:
 def _events(site: Site, state: State, pending: Pending, target: Generation, detail: Mapping[str, Any]) -> list[Event]:
     at = format_time(now_seen(state))
     facts: dict[str, Any] = {"operation": pending.operation, **{key: value[:MAX_REASON_CHARACTERS] if isinstance(value, str) else value for key, value in detail.items()}}
+    facts["tool_sha256"] = sha256(zipapp_bytes()).hexdigest()
     facts.update({"reason": pending.reason} if pending.reason else {})
     facts.update({"data": pending.data[:MAX_REASON_CHARACTERS]} if pending.data else {})
     events: list[Event] = []
