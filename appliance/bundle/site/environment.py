@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -44,20 +45,26 @@ def make_environment(site: Site, generation: Generation, home: str, say: Say, ob
     Raises:
         ApplianceError: ``install_failed`` with the last words of pip, ``disk_full``, ``site_invalid``.
     """
-    venv = generation.path / "venv"
-    if not (venv / _MARK).is_file():
-        origin = origin_of(generation, base_python())
-        if not _link(site, generation, origin, say, observe):
-            say("making the Python environment from the wheels of the bundle")
-            _make_bare(generation)
-            if (generation.path / LOCK).is_file():
-                _install_wheels(generation)
-                _compile(generation, _packages(generation), "-x", _NOT_COMPILED, "-s", str(venv))
-            write_list(generation, origin)
-        put_file(_packages(generation) / PATH_FILE, f"{generation.path / 'app'}\n".encode(), mode=0o444)
-        put_file(venv / _MARK, b"whole\n", mode=0o444)
-    _compile(generation, generation.path / "app" / "appliance", generation.path / "app" / "services")
-    _write_commands(site, generation, home)
+    with ThreadPoolExecutor(1) as beside:
+        own_code = beside.submit(_compile, *(generation.path / "app" / name for name in ("appliance", "services")))  # pip uses one processor
+        if not (generation.path / "venv" / _MARK).is_file():
+            _fill(site, generation, say, observe)
+            put_file(_packages(generation) / PATH_FILE, f"{generation.path / 'app'}\n".encode(), mode=0o444)
+            put_file(generation.path / "venv" / _MARK, b"whole\n", mode=0o444)
+        _write_commands(site, generation, home)
+        own_code.result()
+
+
+def _fill(site: Site, generation: Generation, say: Say, observe: Observe) -> None:
+    origin = origin_of(generation, base_python())
+    if _link(site, generation, origin, say, observe):
+        return
+    say("making the Python environment from the wheels of the bundle")
+    _make_bare(generation)
+    if (generation.path / LOCK).is_file():
+        _install_wheels(generation)
+        _compile(_packages(generation), "-j", "0", "-x", _NOT_COMPILED, "-s", str(generation.path / "venv"))
+    write_list(generation, origin)
 
 
 def _link(site: Site, generation: Generation, origin: Mapping[str, Any], say: Say, observe: Observe) -> bool:
@@ -109,11 +116,12 @@ def _install_wheels(generation: Generation) -> None:
     _run(command, "the packages of the wheelhouse")
 
 
-def _compile(generation: Generation, *arguments: str | Path) -> None:
+def _compile(folder: Path, *arguments: str | Path) -> None:
     """Byte code now, never checked against the source again: the files cannot change, and the user of the box may not write here."""
-    jobs = "0" if (generation.path / LOCK).is_file() else "1"
-    command = [str(generation.python), "-I", "-m", "compileall", "-q", "-j", jobs, "--invalidation-mode", "unchecked-hash", *map(str, arguments)]
-    _run(command, "byte code", must_succeed=False)  # packages carry templates that are not Python
+    options = ["-q", "--invalidation-mode", "unchecked-hash"]
+    _run(
+        [base_python(), "-I", "-m", "compileall", *options, *map(str, arguments), str(folder)], "byte code", must_succeed=False
+    )  # templates are no Python
 
 
 def _write_commands(site: Site, generation: Generation, home: str) -> None:
