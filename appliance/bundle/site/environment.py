@@ -1,7 +1,8 @@
 """Makes a generation runnable: its Python environment out of its own wheels, offline, and the two commands in ``bin``; then marks it complete.
 
 Owns: ``venv/``, ``bin/``, ``complete.json``. The packages come from the wheelhouse, or from an installed generation (``packages``). Needs nothing but a ``python3`` with the module ``venv``: pip comes out of the wheelhouse.
-Invariant: ``complete.json`` is written when everything else is on the disk, so power may fail at any time.
+Invariant: ``complete.json`` is written when everything else is on the disk, so power may fail at any time. Before that, what a killed run left in
+``venv/`` is believed only within the same boot: after a power cut the mark may be there while the packages are empty.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 from appliance.bundle.format import canonical_json
 from appliance.bundle.format.manifest import format_time
-from appliance.bundle.site.durable import put_file, remove_tree, site_failure, sync_file_system
+from appliance.bundle.site.durable import put_file, read_file, remove_tree, site_failure, sync_file_system
 from appliance.bundle.site.layout import COMPLETE, Generation, Site
 from appliance.bundle.site.packages import LOCK, PATH_FILE, Altered, donor, link_packages, origin_of, write_list
 from appliance.bundle.site.staging import make_folder
@@ -30,6 +31,7 @@ _MARK: Final = "installed.txt"
 _NOT_COMPILED: Final = "site-packages/.*/tests?/"  # an eighth of all the code, and no box runs it
 _SECONDS: Final = 900.0
 _SAID_BYTES: Final = 2000
+_BOOT_BYTES: Final = 100
 Say = Callable[[str], None]
 Observe = Callable[[str], None]
 
@@ -47,12 +49,24 @@ def make_environment(site: Site, generation: Generation, home: str, say: Say, ob
     """
     with ThreadPoolExecutor(1) as beside:
         own_code = beside.submit(_compile, *(generation.path / "app" / name for name in ("appliance", "services")))  # pip uses one processor
-        if not (generation.path / "venv" / _MARK).is_file():
+        if not _was_filled(generation):
             _fill(site, generation, say, observe)
             put_file(_packages(generation) / PATH_FILE, f"{generation.path / 'app'}\n".encode(), mode=0o444)
-            put_file(generation.path / "venv" / _MARK, b"whole\n", mode=0o444)
+            put_file(generation.path / "venv" / _MARK, _boot(), mode=0o444)
         _write_commands(site, generation, home)
         own_code.result()
+
+
+def _was_filled(generation: Generation) -> bool:
+    return bool(_boot()) and read_file(generation.path / "venv" / _MARK, _BOOT_BYTES) == _boot()
+
+
+def _boot() -> bytes:
+    """Random id of this run of the kernel (random(4)); empty when it tells none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        return b""
 
 
 def _fill(site: Site, generation: Generation, say: Say, observe: Observe) -> None:
