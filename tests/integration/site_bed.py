@@ -15,11 +15,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from appliance.bundle.site import guard, operations
 from appliance.bundle.site.health import HealthCheck
@@ -28,7 +30,9 @@ from appliance.bundle.site.locks import is_watched
 from appliance.bundle.site.operations import Done, Surroundings, Wishes
 from appliance.bundle.site.process_service import ProcessService, read_running, start_ticks
 from appliance.bundle.site.records import Settings, read_pending, read_state
-from tests.integration.fake_release import FakeRelease
+
+if TYPE_CHECKING:  # it imports cryptography, which every killed process would wait for
+    from tests.integration.fake_release import FakeRelease
 
 ROOT = Path(__file__).resolve().parents[2]
 HEALTH = HealthCheck(8)
@@ -133,6 +137,21 @@ def site_bed(folder: Path) -> Iterator[SiteBed]:
     finally:
         if (folder / "site").exists():
             bed.stop()
+
+
+def both_halves(pool: ProcessPoolExecutor, folder: Path, steps: Sequence[str], check: Callable[[SiteBed, Sequence[str]], None]) -> None:
+    """``check`` with every step, on two sites at the same time: most of it is waiting for processes.
+
+    Two processes, not threads: a child that one thread is about to start would for a moment hold the lock that the other one asks about.
+    """
+    for done in [pool.submit(_half, folder / str(half), steps[half::2], check) for half in (0, 1)]:
+        done.result()
+
+
+def _half(folder: Path, steps: Sequence[str], check: Callable[[SiteBed, Sequence[str]], None]) -> None:
+    folder.mkdir()
+    with site_bed(folder) as bed:
+        check(bed, steps)
 
 
 def in_order(bed: SiteBed) -> None:
