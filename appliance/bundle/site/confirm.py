@@ -134,4 +134,4 @@ def _state_after(state: State, pending: Pending, manifest: Manifest) -> State:
         state = replace(state, name=manifest.name, sequence=manifest.sequence, manifest_sha256=manifest.digest)
     if pending.verb == "revert":
         return replace(state, generation=pending.target)
-    return replace(state, generation=pending.target, previous=pending.origin if pending.origin != pending.target else state.previous)
+    return replace(state, generation=pending.target, previous=pending.origin if pending.origin not in {"", pending.target} else state.previous)

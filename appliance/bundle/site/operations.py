@@ -21,12 +21,13 @@ from appliance.bundle.site.account import named
 from appliance.bundle.site.chunk_sources import chunk_sources
 from appliance.bundle.site.confirm import site_root, write_tools
 from appliance.bundle.site.data import HomeData, plan
-from appliance.bundle.site.durable import put_link, read_file
+from appliance.bundle.site.durable import put_link, read_file, remove_file, remove_tree
 from appliance.bundle.site.environment import complete, make_environment
 from appliance.bundle.site.guard import Guard, guard_detached, guard_in_process
 from appliance.bundle.site.health import HealthCheck, check_syntax
 from appliance.bundle.site.history import read_history
-from appliance.bundle.site.layout import Generation, Site, open_site
+from appliance.bundle.site.integrity import altered_files, check_whole, told
+from appliance.bundle.site.layout import COMPLETE, Generation, Site, open_site
 from appliance.bundle.site.locks import operation_lock, switch_lock
 from appliance.bundle.site.prune import KEEP, prune, remove_leftovers
 from appliance.bundle.site.records import (
@@ -154,6 +155,7 @@ def rollback(
             raise ApplianceError("not_found", f"generation {wanted} is not installed", hint="appliance bundle status lists the installed ones")
         if generation.name == current.name:
             return Done("rollback", changed=False, generation=wanted, previous=state.previous)
+        check_whole(generation)
         _check_way_back(site, settings, current, generation, restore_data=restore_data)
         write_tools(site)
         pending = Pending(secrets.token_hex(8), "rollback", current.name, wanted, actor=actor(), reason=reason, restore_data=restore_data)
@@ -204,6 +206,7 @@ def _bring_in(
             verified = _verify(site, bundle, wishes, around)
         manifest = verified.manifest
         target, current = site.generation(manifest.generation), site.current()
+        _open_for_repair(target, around)
         if pending is None and current is not None and current.name == target.name == state.generation and target.is_complete:
             _keep_settings(site, settings)
             return Done("install", changed=False, generation=target.name, previous=state.previous)
@@ -222,6 +225,18 @@ def _bring_in(
         around.observe("prune")
         prune(site, wishes.keep)
         return Done(verb, changed=True, generation=target.name, previous=origin)
+
+
+def _open_for_repair(target: Generation, around: Surroundings) -> None:
+    """A finished generation that was altered is unfinished again: what is wrong in it is replaced from the bundle, then it is switched to."""
+    found = altered_files(target) if target.is_complete else []
+    if not found:
+        return
+    around.say(f"{target.name} is not what was installed any more and is repaired: {told(found)}; tell your security officer")
+    around.observe("repair")
+    remove_file(target.path / COMPLETE)
+    if any(path.startswith("venv/") for path in found):
+        remove_tree(target.path / "venv")
 
 
 def _verify(site: Site, bundle: BundleFile, wishes: Wishes, around: Surroundings) -> VerifiedBundle:
