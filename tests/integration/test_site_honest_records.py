@@ -14,7 +14,7 @@ from appliance.bundle.format.manifest import BundleFile, Component, Manifest, Ta
 from appliance.bundle.format.trust_root import chain_bytes
 from appliance.bundle.reader import open_bundle, verify_bundle
 from appliance.bundle.site import home_copy, operations, records
-from appliance.bundle.site.confirm import confirm
+from appliance.bundle.site.confirm import confirm, write_tools
 from appliance.bundle.site.durable import put_link
 from appliance.bundle.site.health import HealthCheck
 from appliance.bundle.site.history import read_history
@@ -24,6 +24,8 @@ from appliance.bundle.site.settle import settle
 from appliance.bundle.verify import Policy
 from appliance.kit.errors import ApplianceError
 from appliance.testing.small_bundles import NOW, SmallBundle, small_trust
+from tests.integration.fake_release import FakeRelease
+from tests.integration.site_bed import site_bed, until
 
 ISSUED = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -142,3 +144,33 @@ def test_a_bundle_from_the_future_is_refused_unless_the_operator_says_so(tmp_pat
             verify_bundle(file, bundle.trust.pin, Policy(NOW))
         assert len(verify_bundle(file, bundle.trust.pin, Policy(NOW, allow_expired=True)).overrides) == 1
         assert verify_bundle(file, bundle.trust.pin, Policy(NOW + timedelta(days=1))).overrides == ()
+
+
+def test_a_copy_from_before_an_earlier_use_of_a_release_is_not_put_back(tmp_path: Path) -> None:
+    with site_bed(tmp_path) as bed:
+        bed.install(FakeRelease(1))
+        bed.upgrade(FakeRelease(2, "0002"))
+        bed.rollback()
+        bed.write("weeks of work")
+        bed.rollback(FakeRelease(2, "0002").generation)  # forward again, without a copy
+        with pytest.raises(ApplianceError, match="no copy of the data") as refused:
+            bed.rollback(restore_data=True)
+        assert refused.value.code == "not_found"
+        until(lambda: bed.serving() == 2, "the release that ran runs on")
+        assert bed.notes() == ["weeks of work"]
+
+
+def test_a_home_that_cannot_be_read_does_not_keep_the_box_down(tmp_path: Path) -> None:
+    site, home, old, new = two_generations(tmp_path)
+    for generation, head in ((old, "1"), (new, "2")):
+        (generation.path / "meta").mkdir()
+        (generation.path / "meta/release.json").write_text(f'{{"schema_heads":{{"x":"{head}"}}}}\n')
+    write_tools(site)
+    (home / "box.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    (home / "notes.db").write_text("these are my notes, no database")
+    records.write_pending(site, records.Pending("op", "upgrade", old.name, new.name))
+    assert settle(site) == old
+    pending = records.read_pending(site)
+    assert pending is not None
+    assert pending.applied
+    assert "was not started" in pending.data

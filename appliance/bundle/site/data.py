@@ -38,8 +38,8 @@ class Data(Protocol):
     def is_at(self, heads: Mapping[str, str]) -> bool:
         """Whether the tables are as the release with ``heads`` knows them, so that nothing has to be taken back."""
 
-    def restore(self, newer: Generation, set_aside: str) -> None:
-        """Put the copy from before ``newer`` back."""
+    def restore(self, newer: Generation, set_aside: str, operation: str) -> None:
+        """Put the copy back that ``operation`` made before it brought ``newer`` up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ class HomeData:
         applied = json.loads(self._tool("schema-versions") or "{}")
         return all(heads.get(name, version) == version for name, version in applied.items())
 
-    def restore(self, newer: Generation, set_aside: str) -> None:
+    def restore(self, newer: Generation, set_aside: str, operation: str) -> None:
         """Raises ``not_found``, ``disk_full``."""
-        self._tool("restore", "--generation", newer.name, "--set-aside", set_aside)
+        self._tool("restore", "--generation", newer.name, "--set-aside", set_aside, "--operation", operation)
 
     def _tool(self, verb: str, *arguments: str) -> str:
         if not self.home.is_dir():

@@ -87,14 +87,16 @@ def check_copy_space(home: Path, size: int) -> None:
         )  # fmt: skip
 
 
-def restore(home: Path, generation: str, set_aside: str) -> None:
+def restore(home: Path, generation: str, set_aside: str, operation: str = "") -> None:
     """Put the copy from before ``generation`` back; what is there now goes into ``set-aside/<set_aside>``. Safe to repeat.
+
+    With ``operation`` only the copy that this change made will do.
 
     Raises:
         ApplianceError: ``not_found`` when there is no whole copy; ``disk_full``.
     """
     source = home / FOLDER / generation / "before"
-    if not has_copy(home, generation):
+    if not has_copy(home, generation, operation):
         raise ApplianceError("not_found", f"there is no copy of the data from before {generation}", hint="restore the site's own backup of the home")
     aside = home / FOLDER / generation / "set-aside" / set_aside
     check_copy_space(home, 2 * sum(path.stat().st_size for path in databases(home)))

@@ -38,5 +38,5 @@ def _run(options: argparse.Namespace) -> object:
         return home_copy.schema_versions(options.home)
     if options.verb == "copy":
         return home_copy.copy_before(options.home, options.generation, options.operation)
-    home_copy.restore(options.home, options.generation, options.set_aside)
+    home_copy.restore(options.home, options.generation, options.set_aside, options.operation)
     return None

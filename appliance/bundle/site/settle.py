@@ -26,10 +26,11 @@ from appliance.bundle.site.durable import put_link
 from appliance.bundle.site.history import read_history
 from appliance.bundle.site.layout import Generation, Site
 from appliance.bundle.site.locks import is_watched, switch_lock
-from appliance.bundle.site.records import FORWARD, REFUSED, Pending, read_pending, read_settings, read_state, remove_pending, write_pending
+from appliance.bundle.site.records import BACK, FORWARD, REFUSED, Pending, read_pending, read_settings, read_state, remove_pending, write_pending
 from appliance.kit.errors import ApplianceError
 
 MAX_ATTEMPTS: Final = 3
+_SWITCHES: Final = ("upgrade", *BACK)  # an ``install`` leaves no other release
 Observe = Callable[[str], None]
 """Called with the name of each step before it is done, so that tests can stop there."""
 
@@ -122,7 +123,7 @@ def _back(site: Site, pending: Pending, data: Data, observe: Observe) -> Generat
     origin = site.generation(pending.origin)
     if not pending.applied:
         try:
-            done = _take_back(pending, origin, target, data, observe)
+            done = _take_back(site, pending, origin, target, data, observe)
         except ApplianceError as error:
             if pending.verb == "revert":
                 raise
@@ -134,10 +135,10 @@ def _back(site: Site, pending: Pending, data: Data, observe: Observe) -> Generat
     return target
 
 
-def _take_back(pending: Pending, origin: Generation, target: Generation, data: Data, observe: Observe) -> str:
+def _take_back(site: Site, pending: Pending, origin: Generation, target: Generation, data: Data, observe: Observe) -> str:
     if pending.restore_data:
         observe("settle: put the copy back")
-        data.restore(origin, pending.operation)
+        data.restore(origin, pending.operation, _brought_up(site, origin))
         return "the copy from before the upgrade was put back; newer data were set aside"
     steps = plan(origin, target)
     done = "the tables are the same in both releases"
@@ -151,9 +152,25 @@ def _take_back(pending: Pending, origin: Generation, target: Generation, data: D
         except ApplianceError as error:
             if pending.verb != "revert":
                 raise
-            data.restore(origin, pending.operation)
-            done = f"the copy from before the upgrade was put back, newer data were set aside ({error.message})"
+            done = _put_back(pending, origin, data, error)
     return done
+
+
+def _put_back(pending: Pending, origin: Generation, data: Data, error: ApplianceError) -> str:
+    """No copy of this very change means that ``origin`` was never started: the copy comes before the first start."""
+    try:
+        data.restore(origin, pending.operation, pending.operation)
+    except ApplianceError as missing:
+        if missing.code != "not_found":
+            raise
+        return f"{origin.name} was not started, the data are as they were ({error.message})"
+    return f"the copy from before the upgrade was put back, newer data were set aside ({error.message})"
+
+
+def _brought_up(site: Site, generation: Generation) -> str:
+    """The operation that brought ``generation`` up last: a copy that an earlier one made is not from before *this* use of it."""
+    entries = [entry for entry in read_history(site, read_state(site)).entries if entry["to"] == generation.name and entry["verb"] in _SWITCHES]
+    return str(entries[-1]["detail"].get("operation", "")) if entries else "never"
 
 
 def _switch(site: Site, target: Generation, observe: Observe) -> None:
