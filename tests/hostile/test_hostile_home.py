@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -20,19 +21,24 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have a 
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[ProcessService]:
+def place() -> Iterator[Path]:
+    """A folder that the other user can reach, which those of pytest are not."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def service(place: Path) -> Iterator[ProcessService]:
     """A home of somebody else, and a site of ours whose box says one line."""
-    home, command = tmp_path / "home", tmp_path / "site/current/bin/appliance"
+    home, command = place / "home", place / "site/current/bin/appliance"
     home.mkdir()
     command.parent.mkdir(parents=True)
     command.write_text("#!/bin/sh\necho hello from the box\nexit 3\n")
     command.chmod(0o755)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder.is_relative_to(tmp_path.parents[1]):
-            folder.chmod(folder.stat().st_mode | 0o011)
     if os.geteuid() == 0:
         os.chown(home, NOBODY, NOBODY)
-    service = ProcessService(Settings(str(home), user="nobody" if os.geteuid() == 0 else "", service="process"), tmp_path / "site", stop_seconds=0.5)
+    service = ProcessService(Settings(str(home), user="nobody" if os.geteuid() == 0 else "", service="process"), place / "site", stop_seconds=0.5)
     yield service
     service.stop()
 
@@ -51,8 +57,8 @@ def _name(home: Path, pid: int) -> None:
 
 
 @NEEDS_ROOT
-def test_a_process_of_another_user_that_the_home_names_is_not_signalled(service: ProcessService, victim: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    _name(tmp_path / "home", victim.pid)
+def test_a_process_of_another_user_that_the_home_names_is_not_signalled(service: ProcessService, victim: subprocess.Popen[bytes], place: Path) -> None:
+    _name(place / "home", victim.pid)
     assert not service.is_running()
     service.stop()
     assert victim.poll() is None
@@ -80,13 +86,13 @@ def test_a_process_of_the_owner_that_holds_the_lock_is_stopped(tmp_path: Path) -
 
 
 @NEEDS_ROOT
-def test_a_link_in_place_of_the_logs_leads_root_nowhere(service: ProcessService, tmp_path: Path) -> None:
-    secrets = tmp_path / "of-root"
+def test_a_link_in_place_of_the_logs_leads_root_nowhere(service: ProcessService, place: Path) -> None:
+    secrets = place / "of-root"
     secrets.mkdir()
     secret = secrets / "box.err"
     secret.write_text("secret of root\n")
     secret.chmod(0o600)
-    (tmp_path / "home/logs").symlink_to(secrets)
+    (place / "home/logs").symlink_to(secrets)
     assert service.last_words() == ""
     service.start()
     assert service._process is not None
@@ -94,14 +100,14 @@ def test_a_link_in_place_of_the_logs_leads_root_nowhere(service: ProcessService,
     assert service.last_words() == "hello from the box"
     assert secret.read_text() == "secret of root\n"
     assert (secret.stat().st_uid, secrets.stat().st_uid) == (0, 0)
-    assert (tmp_path / "site/box.err").stat().st_uid == 0
+    assert (place / "site/box.err").stat().st_uid == 0
 
 
-def test_a_pipe_in_place_of_a_record_or_a_log_keeps_nobody_waiting(service: ProcessService, tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_a_pipe_in_place_of_a_record_or_a_log_keeps_nobody_waiting(service: ProcessService, place: Path) -> None:
+    home = place / "home"
     for folder in (home / "logs", home / "run"):
         folder.mkdir()
-    for pipe in (home / "logs/box.err", home / "run/box.json", tmp_path / "site/box.err"):
+    for pipe in (home / "logs/box.err", home / "run/box.json", place / "site/box.err"):
         os.mkfifo(pipe)
     writer = os.open(home / "run/box.json", os.O_RDWR)
     try:
