@@ -17,7 +17,7 @@ from appliance.bundle.site import home_copy, operations, records
 from appliance.bundle.site.confirm import confirm, write_tools
 from appliance.bundle.site.durable import put_link
 from appliance.bundle.site.health import HealthCheck
-from appliance.bundle.site.history import read_history
+from appliance.bundle.site.history import Event, History, append, read_history
 from appliance.bundle.site.layout import Generation, Site, open_site
 from appliance.bundle.site.process_service import start_ticks
 from appliance.bundle.site.settle import settle
@@ -174,3 +174,35 @@ def test_a_home_that_cannot_be_read_does_not_keep_the_box_down(tmp_path: Path) -
     assert pending is not None
     assert pending.applied
     assert "was not started" in pending.data
+
+
+def test_an_upgrade_of_files_under_a_box_that_runs_leaves_no_change_under_way(tmp_path: Path) -> None:
+    with site_bed(tmp_path) as bed:
+        bed.install(FakeRelease(1))
+        with pytest.raises(ApplianceError, match="a box runs on the home"):
+            bed.upgrade(FakeRelease(2), start=False)
+        assert records.read_pending(bed.site) is None
+        assert bed.verbs() == ["install"]
+        assert bed.serving() == 1
+        bed.upgrade(FakeRelease(2))
+        assert bed.serving() == 2
+
+
+def test_what_could_not_be_read_again_is_not_written_into_the_history(tmp_path: Path) -> None:
+    site = open_site(tmp_path / "site", create=True)
+    with pytest.raises(ApplianceError):
+        append(site, History(), [Event("2026-01-01T00:00:00Z", "install", "", "1-0123456789ab", "x", {"operation": "o", "reason": "x" * 70_000})])
+    assert not site.history_file.exists()
+    widest = "\0" * records.MAX_REASON_CHARACTERS
+    facts = {"operation": "o", "reason": widest, "data": widest, "health": widest}
+    append(site, History(), [Event("2026-01-01T00:00:00Z", "install", "", "1-0123456789ab", widest, facts)])
+    assert read_history(site, records.State()).count == 1
+
+
+@pytest.mark.parametrize("reason", ["\udcff bytes that are no text", "\x1b]0;owned\x07"])
+def test_a_reason_that_is_no_text_is_written_as_one(tmp_path: Path, reason: str) -> None:
+    site, _home, old, new = two_generations(tmp_path)
+    records.write_pending(site, records.Pending("op", "rollback", new.name, old.name, reason=reason))
+    pending = records.read_pending(site)
+    assert pending is not None
+    assert pending.reason.isprintable()

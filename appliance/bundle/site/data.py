@@ -19,6 +19,7 @@ from appliance.bundle.site.account import owner_of
 from appliance.bundle.site.environment import bare_environment, base_python
 from appliance.bundle.site.home_tool import PROGRAM
 from appliance.bundle.site.layout import Generation, Site
+from appliance.bundle.site.progress import plain
 from appliance.bundle.site.records import Settings
 from appliance.kit.errors import OUTCOMES, ApplianceError
 
@@ -119,7 +120,7 @@ def _cause(said: str) -> ApplianceError:
     try:
         document = canonical_json.decode(line.encode() + b"\n", "message", limit_bytes=65536)
         if document["code"] in OUTCOMES:
-            return ApplianceError(document["code"], document["message"], hint=document["hint"])
+            return ApplianceError(document["code"], plain(str(document["message"])), hint=plain(str(document["hint"])))
     except (ApplianceError, KeyError, TypeError):
         pass
-    return ApplianceError("install_failed", f"a step on the data failed: {said[-1000:]}", hint="send the message to support")
+    return ApplianceError("install_failed", f"a step on the data failed: {plain(said[-1000:])}", hint="send the message to support")

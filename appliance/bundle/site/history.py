@@ -91,6 +91,7 @@ def append(site: Site, history: History, events: Sequence[Event]) -> History:
             "from": fields["origin"], "to": fields["target"], "actor": fields["actor"], "detail": dict(fields["detail"]),
         }  # fmt: skip
         line = canonical_json.encode(document)
+        _entry(line, history.count + 1, history.head)  # what could not be read again is not written
         history = History((*history.lines, line), (*history.entries, document))
     put_file(site.history_file, b"".join(history.lines))
     return history

@@ -15,6 +15,7 @@ from appliance.bundle.format import canonical_json
 from appliance.bundle.format.manifest import format_time, parse_time
 from appliance.bundle.site.durable import put_file, read_file, remove_file
 from appliance.bundle.site.layout import Site
+from appliance.bundle.site.progress import plain
 from appliance.kit.errors import ApplianceError
 
 SCHEMA_VERSION: Final = 1
@@ -141,7 +142,7 @@ def read_pending(site: Site) -> Pending | None:
 
 def write_pending(site: Site, pending: Pending) -> None:
     """Keep it; a long reason is cut, so that no line of the history outgrows its reader. Raises ``disk_full``, ``site_invalid``."""
-    _write(site.pending_file, replace(pending, reason=pending.reason[:MAX_REASON_CHARACTERS], actor=pending.actor[:MAX_REASON_CHARACTERS]))
+    _write(site.pending_file, replace(pending, reason=plain(pending.reason)[:MAX_REASON_CHARACTERS], actor=plain(pending.actor)[:MAX_REASON_CHARACTERS]))
 
 
 def remove_pending(site: Site) -> None:

@@ -75,6 +75,10 @@ class Switching:
         )
 
     def _revert(self, pending: Pending, problem: str) -> str:
+        if not self.service.runs_box and not self._pending().attempts:  # refused before anything was begun
+            with switch_lock(self.site):
+                remove_pending(self.site)
+            raise ApplianceError("install_failed", f"{pending.target} is unpacked but not switched to: {problem}", hint="correct it, then repeat the command")
         reason = self._with_log(problem)
         self.say(f"{pending.target}: {problem}; going back to {pending.origin}")
         self.observe("switch: turn round")
@@ -107,6 +111,8 @@ class Switching:
                 "install_failed", f"{pending.target} is installed but not ready: {reason}", hint="correct it, then repeat the command"
             )
         if not self._is_done(self._pending()):
+            if self.site.current() == self.site.generation(pending.target):  # only the mark is missing: whoever comes next finishes
+                raise ApplianceError("install_failed", f"not finished: {reason}", hint="correct the cause, then: appliance bundle recover")
             with switch_lock(self.site):
                 remove_pending(self.site)
             raise ApplianceError("install_failed", f"not rolled back: {reason}", hint="the release that ran is in place; correct the cause, then repeat")
