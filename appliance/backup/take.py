@@ -33,6 +33,7 @@ from appliance.kit.ownership import acting_as_owner
 Progress = Callable[[str, int], None]
 """Called with a path and its bytes for every file."""
 
+_OF_THE_SITE: Final = "site_history.json"  # how far this site's history was copied; another site has another history
 _MADE_AGAIN: Final = {"indexes", "run", "uploads", "logs"}
 _DATABASE_SUFFIXES: Final = (".db", ".db-wal", ".db-shm", ".db-journal")
 
@@ -127,7 +128,7 @@ def _others(home: Path, skip: set[str]) -> Iterator[tuple[str, Path]]:
         folders.sort()
         for name in sorted(files):
             path = place / name
-            if not name.startswith(".") and not (place == home and name.endswith(_DATABASE_SUFFIXES)):
+            if not name.startswith(".") and not (place == home and (name.endswith(_DATABASE_SUFFIXES) or name == _OF_THE_SITE)):
                 yield path.relative_to(home).as_posix(), path
 
 

@@ -142,6 +142,8 @@ class BundleVerification:
             if root.version != 1:
                 raise distrust("the chain of roots does not begin with version 1")
             known = self._pin.root
+            if known is None and not self._pin.first_fingerprint:
+                raise distrust("nothing says which root of trust to start from: name it with --fingerprint sha256:… (from paper) or --root FILE")
             if (known is None or self._pin.first_fingerprint) and root.fingerprint != self._pin.first_fingerprint:
                 raise distrust(f"the first root of trust has the fingerprint sha256:{root.fingerprint}, which is not the pinned one")
             pinned = known is None or _same(known, root)

@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def build(
     definition: Annotated[Path, typer.Argument(help="What goes in: bundles/*.toml.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle file; appliance-install.pyz and its digest in FILE.sha256 are put beside it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle file; appliance-install.pyz and appliance-install.pyz.sha256 are put beside it.")],
     station: Annotated[Path | None, typer.Option(help="Folder with the signing keys; default $APPLIANCE_STATION or ./var/station.")] = None,
     sequence: Annotated[int | None, typer.Option(min=0, help="Order among releases of this name; default: the time of issue.")] = None,
     issued_at: Annotated[str, typer.Option(help="2026-11-21T10:00:00Z; default $SOURCE_DATE_EPOCH, or the time of the last commit.")] = "",
@@ -51,7 +51,7 @@ def build(
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing; what is missing in the cache stops the build.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask apt again, although the cache knows an answer.")] = False,
     jobs: Annotated[int, typer.Option(min=1, max=16, help="Threads.")] = 2,
-    whole: Annotated[bool, typer.Option("--sha256", help="Put the digest of the file into FILE.sha256 too; takes longer.")] = False,
+    whole: Annotated[bool, typer.Option("--sha256", help="Write FILE.sha256 with the digests of bundle and installer instead; takes longer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")] = False,
 ) -> None:
     """Build a signed bundle. The same inputs give the same bytes. Safe to interrupt: run the same command again."""

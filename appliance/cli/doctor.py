@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import stat
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -27,7 +28,7 @@ from appliance.audit.verify import verify_log
 from appliance.cli.audit import fault_text, plural
 from appliance.home import Home
 from appliance.hub.model_trust import ModelTrust, open_signed
-from appliance.hub.models_toml import load_home_models
+from appliance.hub.models_toml import load_home_models, shipped_models_file
 from appliance.hub.roots import hub_roots
 from appliance.hub.snapshots import verify
 from appliance.kit.errors import ApplianceError
@@ -108,7 +109,16 @@ def _versions() -> Iterator[Finding]:
     if missing:
         yield Finding("packages", "fail", "missing: " + ", ".join(missing), "run: make setup")
     else:
-        yield Finding("packages", "ok", f"appliance {metadata.version('appliance')}, {len(_PACKAGES)} engines present")
+        yield Finding("packages", "ok", f"appliance {_version()}, {len(_PACKAGES)} engines present")
+
+
+def _version() -> str:
+    """Of the installed package, or of the tree it runs from: a generation has no package metadata of its own."""
+    try:
+        return metadata.version("appliance")
+    except metadata.PackageNotFoundError:
+        project = tomllib.loads((shipped_models_file().parent / "pyproject.toml").read_text(encoding="utf-8"))
+        return str(project["project"]["version"])
 
 
 def _home(home: Home) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from appliance.bundle.site.layout import Site
+from appliance.bundle.site.records import settings_or_none
 from appliance.cli.demo import load_demo
 from appliance.cli.start import read_report, start_detached, warn_of_degraded, warn_when_ready
 from appliance.cli.stop import STOP_SECONDS, stop_box
@@ -43,6 +46,7 @@ def up(
     """
     home = Home.default()
     running = home.running()
+    host, port = _address(context, host, port)
     if running is not None:
         given = {name for name in ("host", "port") if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
         _meet(home, running, {name: value for name, value in (("host", host), ("port", port)) if name in given}, demo=demo)
@@ -77,6 +81,16 @@ def _meet(home: Home, box: RunningBox, given: dict[str, object], *, demo: bool) 
     if demo:
         load_demo()
     _welcome(home, box)
+
+
+def _address(context: typer.Context, host: str, port: int) -> tuple[str, int]:
+    """What was given; else, on an installed site, what was chosen at its installation."""
+    site = os.environ.get("APPLIANCE_SITE")
+    settings = settings_or_none(Site(Path(site))) if site else None
+    if settings is None:
+        return host, port
+    given = {name for name in ("host", "port") if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+    return host if "host" in given else settings.host, port if "port" in given else settings.port
 
 
 def _is_loopback(host: str) -> bool:

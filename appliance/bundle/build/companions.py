@@ -23,7 +23,7 @@ def write_companions(bundle: Path, digest: str = "") -> tuple[Path, ...]:
     installer = bundle.with_name(INSTALLER_NAME)
     program = zipapp_bytes()
     _put(installer, program, _RUNNABLE)
-    sums = bundle.with_name(f"{bundle.name}.sha256")
+    sums = bundle.with_name(f"{bundle.name if digest else INSTALLER_NAME}.sha256")
     lines = [f"{sha256(program).hexdigest()}  {INSTALLER_NAME}\n", *([f"{digest}  {bundle.name}\n"] if digest else [])]
     _put(sums, "".join(lines).encode(), _READABLE)
     return installer, sums

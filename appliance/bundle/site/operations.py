@@ -24,16 +24,19 @@ from appliance.bundle.site.data import HomeData, plan
 from appliance.bundle.site.durable import put_link, read_file, remove_file, remove_tree
 from appliance.bundle.site.environment import complete, make_environment
 from appliance.bundle.site.guard import Guard, guard_detached, guard_in_process
-from appliance.bundle.site.health import HealthCheck, check_syntax
+from appliance.bundle.site.health import HealthCheck, check_syntax, wait_until_healthy
 from appliance.bundle.site.history import read_history
 from appliance.bundle.site.integrity import altered_files, check_whole, told
 from appliance.bundle.site.layout import COMPLETE, Generation, Site, open_site
 from appliance.bundle.site.locks import operation_lock, switch_lock
+from appliance.bundle.site.process_service import ProcessService
 from appliance.bundle.site.prune import KEEP, prune, remove_leftovers
 from appliance.bundle.site.records import (
+    BACK,
     FORWARD,
     Pending,
     Settings,
+    State,
     now_seen,
     read_pending,
     read_settings,
@@ -43,7 +46,7 @@ from appliance.bundle.site.records import (
     write_settings,
 )
 from appliance.bundle.site.service import check_service_name
-from appliance.bundle.site.settle import Observe, reverted, unobserved
+from appliance.bundle.site.settle import Observe, reverted, settle, unobserved
 from appliance.bundle.site.staging import check_space, unpack
 from appliance.bundle.verify import Installed, Pin, Policy, VerifiedBundle
 from appliance.kit.errors import ApplianceError
@@ -118,6 +121,9 @@ def install(site_path: Path, file: Path, settings: Settings, wishes: Wishes, aro
     check_service_name(settings.service)
     if not Path(settings.home).is_absolute():
         raise ApplianceError("invalid_request", f"the home must be an absolute path, not {settings.home!r}", hint="--home /var/lib/appliance")
+    named(settings.user)  # a name that does not exist is told before anything is written
+    if settings.service.startswith("systemd:") and wishes.start and not Path("/run/systemd/system").is_dir():
+        raise ApplianceError("invalid_request", "this host does not run systemd", hint="--service process, or --no-start and start the box yourself")
     around = around or Surroundings()
     with open_bundle(file) as bundle:
         bare = not site_path.exists()  # then no folder is made before the bundle is known to be one that may be installed
@@ -147,9 +153,9 @@ def rollback(
         read_history(site, read_state(site))
         _finish_old(site, lock, settings, around)
         state, current = read_state(site), site.current()
-        wanted = target or state.previous
+        wanted = target or _release_before(site, state)
         if not wanted or current is None:
-            raise ApplianceError("not_found", "there is no generation to go back to", hint="appliance bundle status lists the installed ones")
+            raise ApplianceError("not_found", "there is no generation to go back to", hint="appliance bundle status lists the installed ones; rollback --to NAME goes to any of them")
         generation = site.generation(wanted)
         if not generation.is_complete:
             raise ApplianceError("not_found", f"generation {wanted} is not installed", hint="appliance bundle status lists the installed ones")
@@ -161,6 +167,15 @@ def rollback(
         pending = Pending(secrets.token_hex(8), "rollback", current.name, wanted, actor=actor(), reason=reason, restore_data=restore_data)
         _switch(site, lock, settings, pending, check or HealthCheck(), around, start=start)
         return Done("rollback", changed=True, generation=wanted, previous=current.name, data=_last_data(site))
+
+
+def _release_before(site: Site, state: State) -> str:
+    """Where a rollback without a name leads: never forward again to the release that a rollback has just left."""
+    history, current = read_history(site, state), site.current()
+    if current is None or not history.entries or history.entries[-1]["verb"] not in BACK:
+        return state.previous
+    older = [generation for generation in site.installed() if generation.is_complete and generation.sequence < current.sequence]
+    return max(older, key=lambda generation: generation.sequence).name if older else ""
 
 
 def recover(site_path: Path, around: Surroundings | None = None) -> Done:
@@ -175,7 +190,22 @@ def recover(site_path: Path, around: Surroundings | None = None) -> Done:
         remove_leftovers(site)
         changed = _finish_old(site, lock, settings, around)
         current = site.current()
+        if current is not None and settings.service == "process":
+            changed = _start_stopped(site, settings, around) or changed
         return Done("recover", changed=changed, generation=current.name if current else "", previous=read_state(site).previous)
+
+
+def _start_stopped(site: Site, settings: Settings, around: Surroundings) -> bool:
+    """Start the box of a site without systemd when it does not run; whether that was needed."""
+    service = ProcessService(settings, site.path)
+    if service.is_running():
+        return False
+    around.say("the box does not run; starting it")
+    service.restart(lambda: settle(site))
+    problem = wait_until_healthy(settings, site.current() or site.generation(""), service, HealthCheck(), lambda: False)
+    if problem:
+        raise ApplianceError("install_failed", f"the box was started but is not ready: {problem}", hint="appliance doctor says what to do")
+    return True
 
 
 def actor() -> str:

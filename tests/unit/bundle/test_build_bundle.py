@@ -83,7 +83,7 @@ def test_a_bundle_of_every_source_verifies_and_says_what_is_in_it(bed: Bed, tmp_
     assert "three 3" in licences["unknown"]
     check_sboms(files)
     check_provenance(bed, tmp_path / "x.bundle", verified.manifest.digest)
-    sums = (tmp_path / "x.bundle.sha256").read_text().split()
+    sums = (tmp_path / "appliance-install.pyz.sha256").read_text().split()
     assert sums == [sha256((tmp_path / "appliance-install.pyz").read_bytes()).hexdigest(), "appliance-install.pyz"]
 
 
