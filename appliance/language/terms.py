@@ -157,16 +157,15 @@ def passage_terms(text: str) -> PassageTerms:
     starts: list[int] = []
     stems = _stems
     for sentence in _SENTENCE_END.split(composed):
-        first = True
-        starts.append(len(terms))
+        first, begin = True, len(terms)
         for token in _TOKEN.findall(sentence):
             folded = _folded(token)
             terms.append(stems[folded] if folded else token[:_LONGEST_TOKEN])
             kinds.append(_kind(token, folded, first=first))
             first = False
-        if first and len(starts) > 1:
-            starts.pop()
-    return PassageTerms(tuple(terms), "".join(kinds), tuple(starts), f" {' '.join(terms)} ")
+        if not first:  # a sentence without a term begins nowhere
+            starts.append(begin)
+    return PassageTerms(tuple(terms), "".join(kinds), tuple(starts or [0]), f" {' '.join(terms)} ")
 
 
 def encode_passage_terms(passage: PassageTerms) -> bytes:
