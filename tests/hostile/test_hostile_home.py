@@ -23,9 +23,11 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have a 
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A folder that the other user can reach, which those of pytest are not."""
+    before = os.umask(0o022)  # another test of this process may have made it the box's own
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+    os.umask(before)
 
 
 @pytest.fixture
