@@ -78,16 +78,16 @@ OUTCOMES: Final[dict[str, Outcome]] = {
     "egress_detected": Outcome(500, "PERMISSION_DENIED", 63, "server_error"),
     "proof_invalid": Outcome(422, "DATA_LOSS", 49),
     # durable tasks
-    "task_invalid": Outcome(422, "INVALID_ARGUMENT", 70),  # cycle, unknown dependency, input that does not fit its schema
-    "task_state": Outcome(409, "FAILED_PRECONDITION", 71),  # the status does not allow it
-    "stale_claim": Outcome(409, "ABORTED", 72),  # the fencing token is not that of the current claim
-    "result_invalid": Outcome(422, "INVALID_ARGUMENT", 73),
-    "effect_unknown": Outcome(409, "FAILED_PRECONDITION", 74),
-    "event_unknown": Outcome(500, "FAILED_PRECONDITION", 75, "server_error"),  # the log was written by a newer release
-    "log_unsafe": Outcome(503, "FAILED_PRECONDITION", 76, "server_error"),  # the event log's server is too old or cannot be proved to sync
-    "query_refused": Outcome(422, "INVALID_ARGUMENT", 77),
-    "query_timeout": Outcome(504, "DEADLINE_EXCEEDED", 78, "server_error"),
-    "executor_failed": Outcome(502, "UNAVAILABLE", 79, "server_error"),
+    "task_invalid": Outcome(422, "INVALID_ARGUMENT", 17),  # cycle, unknown dependency, input that does not fit its schema
+    "task_state": Outcome(409, "FAILED_PRECONDITION", 18),  # the status does not allow it
+    "stale_claim": Outcome(409, "ABORTED", 19),  # the fencing token is not that of the current claim
+    "result_invalid": Outcome(422, "INVALID_ARGUMENT", 21),
+    "effect_unknown": Outcome(409, "FAILED_PRECONDITION", 22),
+    "event_unknown": Outcome(500, "FAILED_PRECONDITION", 23, "server_error"),  # the log was written by a newer release
+    "log_unsafe": Outcome(503, "FAILED_PRECONDITION", 24, "server_error"),  # the event log's server is too old or cannot be proved to sync
+    "query_refused": Outcome(422, "INVALID_ARGUMENT", 25),
+    "query_timeout": Outcome(504, "DEADLINE_EXCEEDED", 26, "server_error"),
+    "executor_failed": Outcome(502, "UNAVAILABLE", 27, "server_error"),
     # the machine and its neighbours
     "unavailable": Outcome(503, "UNAVAILABLE", 40, "server_error"),
     "overloaded": Outcome(503, "RESOURCE_EXHAUSTED", 41, "server_error"),

@@ -1,0 +1,1 @@
+"""Durable tasks: domain, event log, scheduler, leases, approvals, executors."""

@@ -1,0 +1,272 @@
+"""What can happen. One decision is one :class:`Envelope` in the log; its events take effect together.
+
+Owns: the shapes in the log and their version. Shapes are append-only: a field that is added has a default, a field never changes its meaning; what cannot
+be said that way is a new version and an upcaster (``upcasting``). Names on the wire are the class names.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from appliance.contracts.orchestrator.v1.values import (
+    EMPTY,
+    NULL,
+    ApprovalStatus,
+    ExecutorCapabilities,
+    ExecutorStatus,
+    ExecutorType,
+    RetryPolicy,
+    TaskError,
+)
+
+SCHEMA_VERSION: Final = 1
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="name", omit_defaults=True, gc=False):
+    """Base of all events."""
+
+
+class TaskCreated(Event):
+    """A task is there. ``steps`` and ``checkpoint`` are set when it was forked from another."""
+
+    type: str
+    space: str
+    owner: str
+    description: str = ""
+    input_data: msgspec.Raw = EMPTY
+    priority: int = 50
+    deadline: float | None = None
+    dependencies: tuple[str, ...] = ()
+    key: str | None = None
+    executor_type: ExecutorType | None = None
+    output_schema: msgspec.Raw | None = None
+    retry: RetryPolicy = RetryPolicy()
+    timeout_seconds: float | None = None
+    metadata: msgspec.Raw = EMPTY
+    parent: str | None = None
+    forked_from: str | None = None
+    steps: dict[str, msgspec.Raw] = {}
+    checkpoint: str | None = None
+
+
+class Assigned(Event):
+    """An executor's claim won. The sequence of its envelope is the fencing token. ``incarnation`` tells the runs of one executor apart."""
+
+    executor: str
+    incarnation: int
+    lease_until: float
+    started: bool = False
+    models: tuple[str, ...] = ()
+
+
+class ProgressReported(Event):
+    """The work goes on; the lease is renewed."""
+
+    lease_until: float
+    progress: float | None = None
+    note: str | None = None
+
+
+class StepFinished(Event):
+    """A step of the attempt has a result that later attempts reuse."""
+
+    step: str
+    result: msgspec.Raw = NULL
+
+
+class CheckpointSaved(Event):
+    """A checkpoint is in the object store (stored before this was written)."""
+
+    checkpoint: str
+    number: int
+    base: str | None = None
+    size_bytes: int = 0
+    digest: str = ""
+
+
+class LeaseExpired(Event):
+    """The claim ended without a report: the executor is gone, silent, or has registered anew."""
+
+    executor: str
+    reason: str
+    not_before: float | None = None
+
+
+class AttemptFailed(Event):
+    """It did not work; it is tried again from ``not_before`` on."""
+
+    error: TaskError
+    not_before: float
+
+
+class ContinuationRequired(Event):
+    """Given back unfinished; whoever goes on begins at the checkpoint."""
+
+    reason: str
+    checkpoint: str | None = None
+
+
+class TaskCompleted(Event):
+    """The result: the only event after which nothing can follow."""
+
+    result: msgspec.Raw = NULL
+    metrics: msgspec.Raw = EMPTY
+
+
+class TaskFailed(Event):
+    """It ends without a result: cancelled, out of attempts, past its deadline, or because of a dependency."""
+
+    error: TaskError
+
+
+class Reopened(Event):
+    """An operator lets a failed task try again."""
+
+    reason: str = ""
+
+
+class Paused(Event):
+    """Held back; a claim ends."""
+
+    reason: str = ""
+
+
+class Resumed(Event):
+    """Goes on after a pause."""
+
+
+class PriorityChanged(Event):
+    """0–100."""
+
+    priority: int
+
+
+class ApprovalRequested(Event):
+    """A person is asked. ``arguments_digest`` binds the answer to the arguments."""
+
+    approval: str
+    action: str
+    arguments: msgspec.Raw
+    arguments_digest: str
+    context: msgspec.Raw = EMPTY
+    requested_by: str = ""
+    expires_at: float | None = None
+    default_action: str = "reject"
+    suggestion: str = ""
+
+
+class ApprovalDecided(Event):
+    """The answer, by a person, a policy, or the clock. ``grant`` = ``once``, ``session``, ``always``."""
+
+    approval: str
+    status: ApprovalStatus
+    by: str
+    reason: str = ""
+    modified_arguments: msgspec.Raw | None = None
+    grant: str = "once"
+
+
+class EffectBegun(Event):
+    """The approved action is about to be carried out; from here on it may have happened."""
+
+    approval: str
+
+
+class EffectFinished(Event):
+    """The approved action has been carried out."""
+
+    approval: str
+    outcome: msgspec.Raw = NULL
+
+
+TaskHappening = (
+    TaskCreated
+    | Assigned
+    | ProgressReported
+    | StepFinished
+    | CheckpointSaved
+    | LeaseExpired
+    | AttemptFailed
+    | ContinuationRequired
+    | TaskCompleted
+    | TaskFailed
+    | Reopened
+    | Paused
+    | Resumed
+    | PriorityChanged
+    | ApprovalRequested
+    | ApprovalDecided
+    | EffectBegun
+    | EffectFinished
+)
+
+
+class ExecutorRegistered(Event):
+    """An executor offers its work; a higher incarnation ends the claims of the one before."""
+
+    type: ExecutorType
+    capabilities: ExecutorCapabilities
+    executor_name: str = ""
+    version: str = ""
+    endpoint: str = ""
+    max_load: int = 1
+    owner: str = ""
+    incarnation: int = 1
+    replica: str = ""
+
+
+class ExecutorStatusChanged(Event):
+    """By an operator, or ``lost`` by whoever missed its heartbeat."""
+
+    status: ExecutorStatus
+    by: str = ""
+
+
+class ExecutorUnregistered(Event):
+    """It left."""
+
+
+ExecutorHappening = ExecutorRegistered | ExecutorStatusChanged | ExecutorUnregistered
+
+
+class PolicyChanged(Event):
+    """A rule of a space for an action (``mode`` ALWAYS, ASK, DENY; None removes it)."""
+
+    action: str
+    mode: str | None
+    source: str = "operator"
+
+
+class ScheduleChanged(Event):
+    """A schedule of a space; ``spec`` None removes it."""
+
+    schedule: str
+    trigger: msgspec.Raw = EMPTY
+    spec: msgspec.Raw | None = None
+    owner: str = ""
+
+
+class ScheduleFired(Event):
+    """A schedule made a task for ``due``; ``missed`` due times before it were caught up by this one."""
+
+    schedule: str
+    due: float
+    task: str
+    missed: int = 0
+
+
+SpaceHappening = PolicyChanged | ScheduleChanged | ScheduleFired
+Happening = TaskHappening | ExecutorHappening | SpaceHappening
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One decision: what happened, when (Unix seconds, the clock of whoever decided), by whom, and for which command."""
+
+    v: int = SCHEMA_VERSION
+    at: float
+    by: str
+    cmd: str = ""
+    trace: str = ""
+    events: tuple[Happening, ...]
