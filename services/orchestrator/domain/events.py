@@ -262,9 +262,9 @@ Happening = TaskHappening | ExecutorHappening | SpaceHappening
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One decision: what happened, when (Unix seconds, the clock of whoever decided), by whom, and for which command."""
+    """One decision: what happened, when (Unix seconds, the clock of whoever decided), by whom, and for which command. ``v`` is always written."""
 
-    v: int = SCHEMA_VERSION
+    v: int
     at: float
     by: str
     cmd: str = ""

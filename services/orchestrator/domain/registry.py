@@ -1,0 +1,102 @@
+"""Executors, and the policies and schedules of a space, as folds of their events. Pure; the counterpart of ``task_state`` for the other subjects."""
+
+from __future__ import annotations
+
+import msgspec
+
+from appliance.contracts.orchestrator.v1.values import EMPTY, ExecutorCapabilities, ExecutorStatus, ExecutorType
+from services.orchestrator.domain import events as ev
+
+
+class ExecutorState(msgspec.Struct, frozen=True, kw_only=True):
+    """One executor. ``incarnation`` grows with each registration; claims of an earlier one are void."""
+
+    id: str
+    type: ExecutorType
+    name: str
+    capabilities: ExecutorCapabilities
+    version: str
+    endpoint: str
+    max_load: int
+    owner: str
+    incarnation: int
+    replica: str
+    seq: int
+    seen_at: float
+    status: ExecutorStatus = ExecutorStatus.ONLINE
+    gone: bool = False
+
+
+class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
+    """One schedule. ``last_due`` is the due time that its newest task was made for (None: never)."""
+
+    name: str
+    trigger: msgspec.Raw
+    spec: msgspec.Raw
+    owner: str
+    created_at: float
+    last_due: float | None = None
+    last_task: str | None = None
+    missed: int = 0
+
+
+class SpaceState(msgspec.Struct, frozen=True, kw_only=True):
+    """Rules and schedules of one space."""
+
+    space: str
+    seq: int = 0
+    policies: dict[str, str] = {}
+    schedules: dict[str, ScheduleState] = {}
+
+
+def apply_executor(state: ExecutorState | None, executor_id: str, envelope: ev.Envelope, seq: int) -> ExecutorState:
+    """``state`` after one envelope."""
+    for event in envelope.events:
+        if isinstance(event, ev.ExecutorRegistered):
+            state = ExecutorState(
+                id=executor_id, type=event.type, name=event.executor_name or executor_id, capabilities=event.capabilities, version=event.version,
+                endpoint=event.endpoint, max_load=event.max_load, owner=event.owner, incarnation=event.incarnation, replica=event.replica,
+                seq=seq, seen_at=envelope.at,
+            )  # fmt: skip
+        elif state is None:
+            raise TypeError(f"{type(event).__name__} before ExecutorRegistered on {executor_id}")
+        elif isinstance(event, ev.ExecutorStatusChanged):
+            state = msgspec.structs.replace(state, status=event.status, seq=seq)
+        elif isinstance(event, ev.ExecutorUnregistered):
+            state = msgspec.structs.replace(state, gone=True, status=ExecutorStatus.LOST, seq=seq)
+        else:
+            raise TypeError(f"{type(event).__name__} on {executor_id}")
+    if state is None:
+        raise TypeError(f"an empty envelope on {executor_id}")
+    return state
+
+
+def apply_space(state: SpaceState, envelope: ev.Envelope, seq: int) -> SpaceState:
+    """``state`` after one envelope."""
+    policies, schedules = dict(state.policies), dict(state.schedules)
+    for event in envelope.events:
+        if isinstance(event, ev.PolicyChanged):
+            policies.pop(event.action, None)
+            if event.mode is not None:
+                policies[event.action] = event.mode
+        elif isinstance(event, ev.ScheduleChanged):
+            _change_schedule(schedules, event, envelope.at)
+        elif isinstance(event, ev.ScheduleFired):
+            known = schedules.get(event.schedule)
+            if known is not None:
+                schedules[event.schedule] = msgspec.structs.replace(
+                    known, last_due=event.due, last_task=event.task, missed=known.missed + event.missed
+                )
+        else:
+            raise TypeError(f"{type(event).__name__} on space {state.space}")
+    return SpaceState(space=state.space, seq=seq, policies=policies, schedules=schedules)
+
+
+def _change_schedule(schedules: dict[str, ScheduleState], event: ev.ScheduleChanged, at: float) -> None:
+    if event.spec is None:
+        schedules.pop(event.schedule, None)
+        return
+    known = schedules.get(event.schedule)
+    created = ScheduleState(name=event.schedule, trigger=event.trigger or EMPTY, spec=event.spec, owner=event.owner, created_at=at)
+    same_trigger = known is not None and known.trigger == created.trigger
+    schedules[event.schedule] = msgspec.structs.replace(created, last_due=known.last_due) if known is not None and same_trigger else created
