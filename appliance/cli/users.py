@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from appliance.identity import roles
 from appliance.identity.bootstrap import ADMIN_USER, PASSWORD_NAME
 from appliance.identity.console import day, home_folder, print_json, print_rows, run, say
 from appliance.identity.keys import new_secret
@@ -21,23 +22,28 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 PasswordFile = Annotated[Path | None, typer.Option("--password-file", help="Read the password from the first line of FILE ('-' for stdin).")]
 Generate = Annotated[bool, typer.Option("--generate", help="Make a random password and print it once.")]
+_ROLE_HELP = f"member (default), admin, or {', '.join(sorted(roles.AGENTS | roles.OPERATORS))}."
 
 
 @app.command("add")
 def add(
     name: Annotated[str, typer.Argument(help="a-z 0-9 . _ @ -, up to 63 characters.")],
     *,
-    admin: Annotated[bool, typer.Option("--admin", help="May manage users, spaces and keys.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="May manage users, spaces and keys; the same as --role admin.")] = False,
+    role: Annotated[str | None, typer.Option(help=_ROLE_HELP)] = None,
     password_file: PasswordFile = None,
     generate: Generate = False,
     as_json: AsJson = False,
 ) -> None:
     """Add a user. Asks for a password unless told where it comes from.
 
-    Examples: `appliance users add anna` · `appliance users add bot --generate --json`
+    Examples: `appliance users add anna` · `appliance users add bot --generate --json` · `appliance users add oleg --role operator:level2`
     """
+    if admin and role not in {None, roles.ADMIN}:
+        raise ApplianceError("invalid_request", f"--admin and --role {role} exclude each other", hint="give one of the two")
+    chosen = roles.user_role(role or (roles.ADMIN if admin else roles.MEMBER))
     password = _password(password_file, generate=generate)
-    run(lambda directory, actor: directory.add_user(actor, name, password, role="admin" if admin else "member"))
+    run(lambda directory, actor: directory.add_user(actor, name, password, role=chosen))
     _report(name, f"user {name} added", password if generate else None, as_json=as_json)
 
 

@@ -6,7 +6,8 @@ The rules (``tests/unit/test_identity_rbac.py`` has them as a table):
 - *spaces*: administrators make and remove them. Who does not belong to a space is told that it does not exist.
 - *members* of a space: its owners.
 - *keys*: everyone their own, never with more rights than they have; administrators those of all. A key cannot make keys, unless it is
-  an administrator's key with role ``admin``.
+  an administrator's key with role ``admin``. A key with an agent's or operator's role is made by administrators, or by who has that role;
+  an operator's key needs an owner who is that operator, or an administrator. An agent's key belongs to whoever answers for the agent.
 
 A change and its audit record stand or fall together: the record is durable before the transaction commits, and a log that cannot be
 written rolls the change back.
@@ -17,11 +18,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final, Literal, NoReturn
+from typing import NoReturn
 
 from appliance.audit.ports import Auditor
 from appliance.audit.record import Detail
-from appliance.identity import domain
+from appliance.identity import domain, roles, service_principals
 from appliance.identity.domain import Member, Space, User
 from appliance.identity.keys import KEY_PREFIX, ApiKey, new_id, new_secret, secret_hash
 from appliance.identity.passwords import Passwords
@@ -30,8 +31,6 @@ from appliance.identity.principal_cache import PrincipalCache
 from appliance.identity.settings import KEY_REQUESTS_PER_MINUTE, USER_REQUESTS_PER_MINUTE
 from appliance.identity.store_sqlalchemy import Rows, SqlStore
 from appliance.kit.errors import ApplianceError, not_found
-
-_KEY_ROLES: Final = frozenset({"reader", "editor", "owner", ADMIN})
 
 
 class Directory:
@@ -70,15 +69,13 @@ class Directory:
         name: str,
         password: str,
         *,
-        role: Literal["admin", "member"] = MEMBER,
+        role: str = MEMBER,
         requests_per_minute: int = USER_REQUESTS_PER_MINUTE,
     ) -> User:
-        """Make a user (administrators)."""
+        """Make a user (administrators); ``role`` is ``admin``, ``member``, or an agent's or operator's (``roles``)."""
         name = domain.user_name(name)
         await self._require_admin(actor, "user.add", f"user:{name}")
-        if role not in {ADMIN, MEMBER}:
-            raise ApplianceError("invalid_request", "a user's role is admin or member", hint="choose one of the two")
-        user = User(name, role, False, domain.requests_per_minute(requests_per_minute), int(self._now()))
+        user = User(name, roles.user_role(role), False, domain.requests_per_minute(requests_per_minute), int(self._now()))
         encoded = await self._passwords.hash(password)
         async with self._changing(actor, "user.add", f"user:{name}", {"role": role}) as rows:
             await rows.add_user(user, encoded)
@@ -164,6 +161,11 @@ class Directory:
         async with self._store.view() as rows:
             return await rows.has_space(name)
 
+    async def executor_principal(self, executor_id: str, executor_type: str) -> Principal:
+        """For services of this box: the principal of an executor that runs inside it, with the spaces there are now."""
+        async with self._store.view() as rows:
+            return service_principals.executor_principal(executor_id, executor_type, await rows.spaces())
+
     async def retired_spaces(self) -> list[str]:
         """For the box: names of removed spaces whose documents are still to be deleted."""
         async with self._store.view() as rows:
@@ -213,6 +215,7 @@ class Directory:
         *,
         title: str = "",
         role: str = "reader",
+        space_role: str | None = None,
         owner: str | None = None,
         spaces: Sequence[str] | None = None,
         requests_per_minute: int = KEY_REQUESTS_PER_MINUTE,
@@ -223,7 +226,9 @@ class Directory:
         Args:
             actor: the owner-to-be, or an administrator.
             title: what it is for.
-            role: most it may do: ``reader``, ``editor``, ``owner``, or ``admin`` (owner must be one; no ``spaces``).
+            role: most it may do: ``reader``, ``editor``, ``owner``, or ``admin`` (owner must be one; no ``spaces``); or the role of the
+                agent or operator that will use it.
+            space_role: most an agent or operator may do in a space; None = ``reader``.
             owner: user name; None for the actor's own.
             spaces: the only spaces it sees, which the owner must belong to; None for all of the owner's, now and later.
             requests_per_minute: its rate limit.
@@ -232,19 +237,20 @@ class Directory:
         resource = f"user:{owner or actor.subject.removeprefix('user:')}"
         if not actor.is_admin and (actor.kind != "user" or owner not in {None, actor.subject.removeprefix("user:")}):
             await self._forbid(actor, "key.create", resource)
-        if role not in _KEY_ROLES:
-            raise ApplianceError("invalid_request", "a key's role is reader, editor, owner or admin", hint="choose one")
+        most, special = roles.key_roles(role, space_role)
+        if special is not None and not actor.is_admin and special not in actor.roles:
+            await self._forbid(actor, "key.create", resource)
         if expires_at is not None and expires_at <= self._now():
             raise ApplianceError("invalid_request", "the key would already be expired", hint="choose a later time")
         limit, text = domain.requests_per_minute(requests_per_minute), domain.title(title)
         names = None if spaces is None else tuple(sorted({domain.space_name(space) for space in spaces}))
         key_id, secret = new_id("k_"), new_secret(KEY_PREFIX)
-        async with self._changing(actor, "key.create", f"key:{key_id}", {"owner": resource, "role": role}) as rows:
+        async with self._changing(actor, "key.create", f"key:{key_id}", {"owner": resource, "role": role, "space_role": most}) as rows:
             user = await rows.user(owner or await _user_behind(rows, actor))
             if user is None:
                 raise not_found(f"user {owner!r}")
             await _require_key_fits(rows, user, role, names)
-            key = ApiKey(key_id, text, user.name, role, names, limit, int(self._now()), expires_at, None)
+            key = ApiKey(key_id, text, user.name, most, names, limit, int(self._now()), expires_at, None, special)
             await rows.add_key(key, secret_hash(secret))
         return key, secret
 
@@ -325,6 +331,12 @@ async def _require_key_fits(rows: Rows, owner: User, role: str, spaces: Sequence
             "invalid_request",
             "an admin key needs an administrator as owner and no list of spaces",
             hint="use role owner",
+        )
+    if role in roles.OPERATORS and owner.role not in {ADMIN, role}:
+        raise ApplianceError(
+            "invalid_request",
+            f"{owner.name} is not {role}",
+            hint="name an owner who has this role, or an administrator",
         )
     held = await rows.spaces() if owner.role == ADMIN else await rows.memberships(owner.name)
     for space in spaces or ():

@@ -17,7 +17,7 @@ _SUBJECT_PREFIX: Final = "user:"
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person; ``role`` is ``admin`` or ``member``, ``created_at`` seconds since the epoch."""
+    """Who may log in; ``role`` is a global role (``roles``), ``created_at`` seconds since the epoch."""
 
     name: str
     role: str

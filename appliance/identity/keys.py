@@ -29,6 +29,7 @@ class ApiKey:
         role: the most it may do in any space (``reader``, ``editor``, ``owner``), or ``admin``: all that its owner may.
         spaces: the only spaces it sees; None for all of its owner's.
         created_at, expires_at, revoked_at: seconds since the epoch.
+        global_role: role of the agent or operator that uses it (``roles``); None for a person's own program.
     """
 
     id: str
@@ -40,6 +41,7 @@ class ApiKey:
     created_at: int
     expires_at: int | None
     revoked_at: int | None
+    global_role: str | None = None
 
 
 def new_secret(prefix: str) -> str:

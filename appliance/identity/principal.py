@@ -8,6 +8,8 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Final, Literal
 
+from appliance.identity import roles as global_roles
+
 PrincipalKind = Literal["user", "key", "service"]
 
 
@@ -24,8 +26,8 @@ class SpaceRole(IntEnum):
         return cls[text.upper()]
 
 
-ADMIN: Final = "admin"
-MEMBER: Final = "member"
+ADMIN: Final = global_roles.ADMIN
+MEMBER: Final = global_roles.MEMBER
 _NO_SPACES: Final[Mapping[str, SpaceRole]] = MappingProxyType({})
 
 
@@ -36,11 +38,12 @@ class Principal:
     Attributes:
         subject: stable id, ``user:anna`` or ``key:k_3f…``; the name in the audit log.
         kind: how it authenticated.
-        roles: global roles (``admin`` or ``member``).
+        roles: global roles (``roles``): ``admin``, ``member``, an agent's, an operator's or the scheduler's.
         groups: group names, for later mapping from OIDC.
         spaces: space name → role, already resolved; a space that is not here does not exist for this caller.
             Administrators are given every space explicitly when they authenticate.
         requests_per_minute: rate limit of this caller.
+        behind: who answers for what a key of a person does, ``user:anna``; None for everyone who acts for themselves, agents included.
     """
 
     subject: str
@@ -49,6 +52,12 @@ class Principal:
     groups: frozenset[str] = frozenset()
     spaces: Mapping[str, SpaceRole] = field(default_factory=lambda: _NO_SPACES)
     requests_per_minute: int = 600
+    behind: str | None = None
+
+    @property
+    def account(self) -> str:
+        """Whose the things are that this caller makes: the same for a person and for their keys, an agent's own."""
+        return self.behind or self.subject
 
     @property
     def is_admin(self) -> bool:

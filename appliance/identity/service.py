@@ -21,6 +21,7 @@ from typing import Final, NoReturn
 
 from appliance.audit.ports import Auditor
 from appliance.audit.record import Outcome
+from appliance.identity import roles
 from appliance.identity.directory import Directory
 from appliance.identity.domain import TokenPair, User
 from appliance.identity.keys import REFRESH_PREFIX, ApiKey, is_key, new_id, new_secret, secret_hash
@@ -218,9 +219,10 @@ class Identity:
         principal = Principal(
             subject=f"key:{key.id}",
             kind="key",
-            roles=_roles(owner) if key.role == ADMIN_KEY_ROLE else frozenset({MEMBER}),
+            roles=_key_roles(key, owner),
             spaces=_cut(await _spaces(rows, owner), key),
             requests_per_minute=key.requests_per_minute,
+            behind=f"user:{owner.name}" if key.global_role is None else None,
         )
         return CachedPrincipal(principal, math.inf if key.expires_at is None else key.expires_at)
 
@@ -286,7 +288,18 @@ class _Denials:
 
 
 def _roles(user: User) -> frozenset[str]:
-    return frozenset({ADMIN}) if user.role == ADMIN else frozenset({MEMBER})
+    """The user's role; none for one that only a newer release knows."""
+    return frozenset({user.role}) & roles.ALL
+
+
+def _key_roles(key: ApiKey, owner: User) -> frozenset[str]:
+    """What a key may at most: an ordinary one is no agent and no operator, a member only when its owner has a member's rights."""
+    if key.role == ADMIN_KEY_ROLE:
+        return _roles(owner)
+    if key.global_role is None:
+        return frozenset({MEMBER}) if owner.role in {ADMIN, MEMBER} else frozenset()
+    is_held = key.global_role in roles.AGENTS or owner.role in {ADMIN, key.global_role}
+    return frozenset({key.global_role}) & roles.SPECIAL if is_held else frozenset()
 
 
 async def _spaces(rows: Rows, user: User) -> Mapping[str, SpaceRole]:

@@ -15,12 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from appliance.identity.domain import Member, User
 from appliance.identity.keys import ApiKey
-from appliance.identity.principal import SpaceRole
+from appliance.identity.principal import ADMIN, MEMBER, SpaceRole
 from appliance.identity.tables import generation, keys, members, refresh_tokens, retired_spaces, spaces, users
 from appliance.kit.errors import ApplianceError
 from appliance.kit.sql import reading, writing
 
-_USER = (users.c.name, users.c.role, users.c.disabled, users.c.requests_per_minute, users.c.created_at)
+_ROLE = sa.func.coalesce(users.c.global_role, users.c.role)
+_USER = (users.c.name, _ROLE, users.c.disabled, users.c.requests_per_minute, users.c.created_at)
 _KEY = tuple(keys.c[name] for name in ApiKey.__dataclass_fields__)
 
 
@@ -80,7 +81,9 @@ class Rows:
 
     async def add_user(self, user: User, password_hash: str) -> None:
         """Insert a user."""
-        await self._run(sa.insert(users).values(**asdict(user), password_hash=password_hash))
+        special = None if user.role in {ADMIN, MEMBER} else user.role
+        values = asdict(user) | {"role": MEMBER if special else user.role, "global_role": special}
+        await self._run(sa.insert(users).values(**values, password_hash=password_hash))
 
     async def set_user(self, name: str, **columns: object) -> bool:
         """Set columns of a user; False when there is none."""

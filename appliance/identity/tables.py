@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from appliance.kit.sql import Schema
 
-SCHEMA: Final = Schema(name="identity", migrations="appliance.identity.migrations", head="0001")
+SCHEMA: Final = Schema(name="identity", migrations="appliance.identity.migrations", head="0002")
 
 metadata: Final = sa.MetaData()
 
@@ -24,6 +24,7 @@ users: Final = sa.Table(
     sa.Column("disabled", sa.Boolean, nullable=False),
     sa.Column("requests_per_minute", sa.Integer, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("global_role", sa.String(32), nullable=True),  # an agent's or operator's; ``role`` is then member, as older releases read it
 )
 
 spaces: Final = sa.Table(
@@ -62,6 +63,7 @@ keys: Final = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("expires_at", sa.BigInteger, nullable=True),
     sa.Column("revoked_at", sa.BigInteger, nullable=True),
+    sa.Column("global_role", sa.String(32), nullable=True),
 )
 
 refresh_tokens: Final = sa.Table(

@@ -90,6 +90,26 @@ def test_users_spaces_and_keys_from_the_command_line(home: Path) -> None:
     assert call("audit", "verify").stdout.startswith("ok: ")
 
 
+def test_agents_and_operators_from_the_command_line(home: Path) -> None:
+    data("users", "add", "oleg", "--role", "operator:level2", "--generate")
+    call("spaces", "add", "legal")
+    made = data("keys", "create", "--role", "agent:claude_opus", "--space", "legal", "--space-role", "editor", "--title", "Claude Code")
+    assert isinstance(made, dict)
+    assert (made["role"], made["space_role"]) == ("agent:claude_opus", "editor")
+    listed = data("users", "list")
+    assert isinstance(listed, dict)
+    assert {user["name"]: user["role"] for user in listed["data"]} == {"admin": "admin", "oleg": "operator:level2"}
+    assert "agent:claude_opus" in call("keys", "list").stdout
+
+    async def check() -> None:
+        async with running_box(home) as box:
+            principal = await box.authenticate(made["key"])
+            assert principal.roles == {"agent:claude_opus"}
+            assert dict(principal.spaces) == {"legal": SpaceRole.EDITOR}
+
+    asyncio.run(check())
+
+
 def test_a_running_box_notices_within_a_second(home: Path) -> None:
     data("users", "add", "anna", "--generate")
     key = data("keys", "create", "--owner", "anna")
@@ -138,6 +158,11 @@ def test_mistakes_have_codes_and_hints(home: Path, monkeypatch: pytest.MonkeyPat
     assert code("audit", "verify", "--log", str(home / "absent")) == "not_found"
     assert code("audit", "verify", "--public-key", str(home / "absent")) == "home_invalid"
     assert code("audit", "verify", "--expect", "1:xyz") == "invalid_request"
+    assert code("users", "add", "eva", "--role", "king", "--generate") == "invalid_request"
+    assert code("users", "add", "eva", "--role", "operator:level1", "--admin", "--generate") == "invalid_request"
+    assert code("users", "add", "eva", "--role", "system:scheduler") == "invalid_request"
+    assert code("keys", "create", "--role", "agent:oracle") == "invalid_request"
+    assert code("keys", "create", "--role", "reader", "--space-role", "owner") == "invalid_request"
     monkeypatch.setenv("APPLIANCE_HOME", str(home / "nowhere"))
     assert code("users", "list") == "home_invalid"
     assert not (home / "nowhere").exists()
@@ -146,7 +171,9 @@ def test_mistakes_have_codes_and_hints(home: Path, monkeypatch: pytest.MonkeyPat
 def test_a_space_with_documents_goes_only_by_force(home: Path) -> None:
     call("spaces", "add", "legal")
     with closing(sqlite3.connect(home / "box.db")) as database:
-        database.executescript("CREATE TABLE documents (id TEXT, space TEXT); INSERT INTO documents VALUES ('d1', 'legal'), ('d2', 'legal'), ('d3', 'hr')")
+        database.executescript(
+            "CREATE TABLE documents (id TEXT, space TEXT); INSERT INTO documents VALUES ('d1', 'legal'), ('d2', 'legal'), ('d3', 'hr')"
+        )
     result = call("spaces", "remove", "legal", "--yes")
     assert isinstance(result.exception, ApplianceError)
     assert result.exception.code == "conflict"
@@ -201,3 +228,10 @@ def test_the_log_is_verified_elsewhere_with_the_public_key_alone(home: Path, tmp
 @pytest.mark.parametrize("noun", ["users", "spaces", "keys", "audit"])
 def test_help_has_examples(noun: str) -> None:
     assert "Example" in call(noun, "--help").stdout
+
+
+def test_help_names_the_roles() -> None:
+    for command in (("users", "add"), ("keys", "create")):
+        text = " ".join(call(*command, "--help").stdout.split())
+        assert "operator:level1" in text
+        assert "--role" in text
