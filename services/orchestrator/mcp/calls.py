@@ -1,0 +1,74 @@
+"""One call of a client, and the chain of responsibility that it passes. Pure plumbing: the links are in ``links``, the ends in ``tools_*``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from appliance.identity.principal import Principal
+from appliance.kit.errors import ApplianceError
+
+Report = Callable[[float, str], Awaitable[None]]
+"""``(seconds waited, message)``: a progress notification to the client, when it asked for them."""
+
+
+async def report_nothing(_seconds: float, _message: str) -> None:
+    """For callers that take no notifications."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call or a look at a resource.
+
+    Attributes:
+        action: ``claim_task`` …, ``resources/read``, ``resources/list``.
+        arguments: as they came, not checked yet.
+        bearer: credentials of the caller; None when there were none.
+        principal: set by the ``Authenticate`` link.
+    """
+
+    action: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    bearer: str | None = None
+    principal: Principal | None = None
+    report: Report = report_nothing
+
+    @property
+    def caller(self) -> Principal:
+        """Who calls; raises ``unauthenticated`` before the link that finds out."""
+        if self.principal is None:
+            raise ApplianceError("unauthenticated", "no credentials were sent", hint="send 'Authorization: Bearer <access token or sk-… key>'")
+        return self.principal
+
+    @property
+    def resource(self) -> str:
+        """What the call is about, as the audit log names it."""
+        if isinstance(uri := self.arguments.get("uri"), str):
+            return uri
+        for name in ("taskId", "parentTaskId"):
+            if isinstance(task := self.arguments.get(name), str):
+                return f"task:{task}"
+        executor = self.arguments.get("executorId")
+        return f"executor:{executor}" if isinstance(executor, str) else ""
+
+
+Following = Callable[[Call], Awaitable[Any]]
+
+
+class Link(Protocol):
+    """One link: it may refuse, change or watch the call, and passes it on."""
+
+    async def __call__(self, call: Call, following: Following) -> Any: ...
+
+
+def chained(links: Sequence[Link], end: Following) -> Following:
+    """``links`` in order, then ``end``."""
+    for link in reversed(links):
+        end = partial(_pass, link, end)
+    return end
+
+
+async def _pass(link: Link, following: Following, call: Call) -> Any:
+    return await link(call, following)
