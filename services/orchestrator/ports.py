@@ -11,33 +11,23 @@ from typing import Protocol
 
 import msgspec
 
+from appliance.contracts.orchestrator.v1.log import Entry, LostRaceError, Recorded
 from appliance.contracts.orchestrator.v1.values import ApprovalRequest, ExecutorCapabilities, ExecutorType, Task
 
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """What shall be appended: ``body`` on ``subject``, if the newest message there still has sequence ``expected`` (0 = none)."""
-
-    subject: str
-    expected: int
-    body: bytes
-    message_id: str = ""
-
-
-class Recorded(msgspec.Struct, frozen=True, gc=False):
-    """What was appended."""
-
-    subject: str
-    sequence: int
-    body: bytes
-    message_id: str = ""
-
-
-class LostRaceError(Exception):
-    """Another append to one of the subjects was first: nothing of this one was stored. Read the subject and decide again."""
-
-    def __init__(self, subjects: Sequence[str]) -> None:
-        super().__init__(", ".join(subjects))
-        self.subjects = tuple(subjects)
+__all__ = [
+    "ApprovedEffect",
+    "ContinueLaterError",
+    "Entry",
+    "EventLog",
+    "ExecutionFailedError",
+    "ExecutionResult",
+    "ExecutorAdapter",
+    "Leases",
+    "LostRaceError",
+    "ObjectStore",
+    "Recorded",
+    "TaskContext",
+]  # the values of the log are handed on
 
 
 class EventLog(Protocol):
@@ -122,7 +112,9 @@ class ExecutionResult:
 class ExecutionFailedError(Exception):
     """How an attempt ended badly. ``retryable`` False goes to the dead letters at once."""
 
-    def __init__(self, message: str, *, code: str = "executor_failed", retryable: bool = True, diagnostics: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str = "executor_failed", retryable: bool = True, diagnostics: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.retryable = retryable
@@ -143,7 +135,8 @@ class TaskContext(Protocol):
 
     async def record_step(self, name: str, result: msgspec.Raw, *, last: bool = False) -> None:
         """Returns when the step is durable: only then begin the next one. ``last`` says that the attempt completes right after: the record may
-        wait for the completion and share its commit."""
+        wait for the completion and share its commit.
+        """
         ...
 
     async def report(self, progress: float, note: str = "") -> None:

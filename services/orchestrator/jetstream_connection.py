@@ -1,0 +1,226 @@
+"""The way to JetStream: a connection to servers that were proved safe, and its JSON API. Owns the proof and the translation of the API's errors.
+
+Proved at every connect and by ``check``: each server that answers is at least 2.12 (older ones let several racing writers win) and syncs before it
+acknowledges (``sync_always``); a server that cannot be asked is refused. There is no way around it: without it the promises of the log are empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from appliance.kit.errors import ApplianceError
+from appliance.kit.nats_wire import Message, NatsAddress, NatsWire, open_wire
+
+OLDEST_SERVER: Final = (2, 12)
+_API_SECONDS: Final = 5.0
+_CONNECT_SECONDS: Final = 30.0
+_GATHER_SECONDS: Final = 0.4
+_AGAIN_SECONDS: Final = 0.1
+_UNAVAILABLE_STATUS: Final = 503
+_RESTART_HINT: Final = "is nats-server running? see logs/nats.log"
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JetStreamAddress:
+    """Where the log is.
+
+    Attributes:
+        box: who has the streams.
+        system_user, system_password: of the system account, which tells the servers' settings.
+        replicas: 1 or 3; as many servers must be proved.
+        max_bytes: of the log's stream on each server; a full log refuses, it never drops.
+    """
+
+    box: NatsAddress
+    system_user: str
+    system_password: str = field(repr=False)
+    replicas: int = 1
+    max_bytes: int = 4 * 1024**3
+
+    @property
+    def system(self) -> NatsAddress:
+        """The same servers as the system user."""
+        return replace(self.box, user=self.system_user, password=self.system_password)
+
+
+class ApiError(Exception):
+    """The JetStream API refused: ``code`` is its ``err_code``."""
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__(f"{description} ({code})")
+        self.code = code
+        self.description = description
+
+
+class JetStreamConnection:
+    """A proved connection. Make it with :func:`open_jetstream`."""
+
+    def __init__(self, address: JetStreamAddress, wire: NatsWire, system: NatsWire) -> None:
+        self.address = address
+        self.wire = wire
+        self._system = system
+        self._refusal: ApplianceError | None = None
+        self._proofs: set[asyncio.Task[str]] = set()
+
+    @property
+    def refusal(self) -> ApplianceError | None:
+        """Why nothing may be appended, None when the servers were proved."""
+        return self._refusal
+
+    async def prove(self) -> str:
+        """Ask every server for its version and settings; a line about them.
+
+        Raises:
+            ApplianceError: ``log_unsafe``; ``unavailable``.
+        """
+        try:
+            await self._system.wait_connected(_API_SECONDS)
+            line = _judge(await self._settings(), self.address.replicas)
+        except ApplianceError as exc:
+            if exc.code == "log_unsafe":
+                self._refusal = exc
+            raise
+        self._refusal = None
+        return line
+
+    def prove_again(self) -> None:
+        """After a reconnect: the server may be another one now."""
+        task = asyncio.get_running_loop().create_task(self.prove(), name="prove-nats")
+        self._proofs.add(task)
+        task.add_done_callback(self._proved)
+
+    def _proved(self, task: asyncio.Task[str]) -> None:
+        self._proofs.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("nats_not_proved", error=str(error))
+
+    async def _settings(self) -> list[dict[str, Any]]:
+        """One answer per server of the cluster."""
+        wanted = max(self.address.replicas, len(self.address.box.servers))
+        answers: list[dict[str, Any]] = []
+        enough = asyncio.Event()
+
+        def take(message: Message) -> None:
+            with contextlib.suppress(msgspec.DecodeError):
+                answers.append(msgspec.json.decode(message.payload))
+            if len(answers) >= wanted:
+                enough.set()
+
+        reply = self._system.expect(take, enough.set)
+        try:
+            self._system.send(_ask_all(reply))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(enough.wait(), _GATHER_SECONDS if answers else _API_SECONDS / 2)
+        except ConnectionError as exc:
+            raise ApplianceError("unavailable", f"the event log's server cannot be reached: {exc}", hint=_RESTART_HINT) from exc
+        finally:
+            self._system.forget(reply)
+        return answers
+
+    async def api(self, name: str, request: Mapping[str, object] | None = None, *, timeout_seconds: float = _API_SECONDS) -> dict[str, Any]:
+        """Call ``$JS.API.<name>``; elections and reconnects are waited for.
+
+        Raises:
+            ApiError: refused.
+            ApplianceError: ``unavailable`` after the timeout.
+        """
+        payload = msgspec.json.encode(request) if request else b""
+        loop = asyncio.get_running_loop()
+        deadline, why = loop.time() + timeout_seconds, "no answer"
+        while (left := deadline - loop.time()) > 0:
+            try:
+                message = await self.wire.request(f"$JS.API.{name}", payload, min(left, _API_SECONDS))
+                if message.status != _UNAVAILABLE_STATUS:
+                    answer: dict[str, Any] = msgspec.json.decode(message.payload)
+                    error = answer.get("error")
+                    if error is None:
+                        return answer
+                    if error.get("code") != _UNAVAILABLE_STATUS:
+                        raise ApiError(int(error.get("err_code", 0)), str(error.get("description", "")))
+                    why = str(error.get("description"))
+                else:
+                    why = "no server leads the stream"
+            except (ConnectionError, TimeoutError, msgspec.DecodeError) as exc:
+                why = str(exc) or "no answer"
+            await asyncio.sleep(_AGAIN_SECONDS)
+        raise ApplianceError("unavailable", f"the event log does not answer: {why}", hint=_RESTART_HINT)
+
+    async def ensure_stream(self, config: Mapping[str, object]) -> None:
+        """Make a stream, or bring its settings up to ``config``.
+
+        Raises:
+            ApplianceError: ``log_unsafe`` when it is there and cannot be made so; ``unavailable``.
+        """
+        try:
+            await self.api(f"STREAM.CREATE.{config['name']}", config, timeout_seconds=_CONNECT_SECONDS)
+        except ApiError as error:
+            try:
+                await self.api(f"STREAM.UPDATE.{config['name']}", config, timeout_seconds=_CONNECT_SECONDS)
+            except ApiError as exc:
+                raise ApplianceError(
+                    "log_unsafe", f"the stream {config['name']} cannot be used: {error}; {exc}", hint="see the guide: event log"
+                ) from exc
+
+
+def _ask_all(reply: str) -> bytes:
+    payload = b'{"config":true}'
+    return b"PUB $SYS.REQ.SERVER.PING.JSZ %b %d\r\n%b\r\n" % (reply.encode(), len(payload), payload)
+
+
+def _judge(answers: list[dict[str, Any]], replicas: int) -> str:
+    if not answers:
+        raise ApplianceError(
+            "log_unsafe",
+            "the event log's server does not tell its settings",
+            hint="give the orchestrator the user of the server's system account; without it `sync_interval: always` cannot be proved",
+        )
+    versions: list[str] = []
+    for answer in answers:
+        server, config = answer.get("server", {}), answer.get("data", {}).get("config") or {}
+        name, version = server.get("name", "?"), str(server.get("ver", "0"))
+        if version_of(version) < OLDEST_SERVER:
+            raise ApplianceError("log_unsafe", f"nats-server {name} is {version}", hint="2.12 or newer is needed: older ones let racing writers win")
+        if not server.get("jetstream"):
+            continue
+        if config.get("sync_always") is not True:
+            raise ApplianceError(
+                "log_unsafe", f"nats-server {name} acknowledges before it syncs", hint="set `sync_interval: always` in its jetstream block"
+            )
+        versions.append(version)
+    if len(versions) < (replicas + 1 if replicas > 1 else 1) // (2 if replicas > 1 else 1):
+        raise ApplianceError("unavailable", f"{len(versions)} of {replicas} servers answer", hint="a majority of the servers must run")
+    return f"nats-server {'/'.join(sorted(set(versions)))} on {len(versions)} node{'s' if len(versions) > 1 else ''}, sync always"
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """``2.12.0-RC.1`` → (2, 12)."""
+    parts = text.removeprefix("v").split(".")[:2]
+    return tuple(int(part) if part.isdigit() else 0 for part in parts)
+
+
+@asynccontextmanager
+async def open_jetstream(address: JetStreamAddress, name: str = "orchestrator") -> AsyncIterator[JetStreamConnection]:
+    """Connect and prove, for the length of a block.
+
+    Raises:
+        ApplianceError: ``log_unsafe``; ``unavailable`` when no server can be reached.
+    """
+    async with open_wire(address.box, name) as wire, open_wire(address.system, f"{name}-proof") as system:
+        connection = JetStreamConnection(address, wire, system)
+        await wire.wait_connected(_CONNECT_SECONDS)
+        if version_of(str(wire.info.get("version", "0"))) < OLDEST_SERVER:
+            raise ApplianceError(
+                "log_unsafe", f"nats-server is {wire.info.get('version')}", hint="2.12 or newer is needed: older ones let racing writers win"
+            )
+        await connection.prove()
+        wire.on_connected.append(connection.prove_again)
+        yield connection

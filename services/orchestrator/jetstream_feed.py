@@ -1,0 +1,165 @@
+"""An ordered stream of messages pushed by the server, without gaps, through reconnects of the wire. Owns one ephemeral consumer and its flow control.
+
+A feed ends with :class:`FeedInterruptedError` at the first doubt (reconnect, a number missing, no heartbeat): its reader opens another behind what it
+has. What is held in memory is bounded by the server's flow control: it goes on only when what it sent was taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from appliance.kit.nats_wire import Message
+from services.orchestrator.jetstream_connection import JetStreamConnection
+from services.orchestrator.ports import Recorded
+
+_HEARTBEAT_SECONDS: Final = 2
+_SILENT_SECONDS: Final = 3.5 * _HEARTBEAT_SECONDS
+_INACTIVE_SECONDS: Final = 30
+_NANOSECONDS: Final = 1_000_000_000
+_CONTROL_STATUS: Final = 100
+_MOST_AT_ONCE: Final = 512
+_SHORT_ACK_TOKENS: Final = (
+    9  # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>; newer ones have two more in front
+)
+
+
+class FeedInterruptedError(Exception):
+    """Open another feed behind what was received."""
+
+
+class Feed:
+    """Receives for one consumer. Make it with :func:`open_feed`."""
+
+    def __init__(self, connection: JetStreamConnection, stream: str) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._name = f"feed-{secrets.token_hex(6)}"
+        self._received: list[Recorded | Message] = []
+        self._news = asyncio.Event()
+        self._interruption: str | None = None
+        self._expected = 1
+        self._pending = 0
+        self._heard = 0.0
+        self.epoch = connection.wire.epoch
+
+    async def create(self, config: Mapping[str, object]) -> str:
+        """Make the consumer; the id of its subscription. Raises ApiError, ApplianceError ``unavailable``."""
+        subject = f"_FEED.{secrets.token_hex(8)}"
+        sid = self._connection.wire.subscribe(subject, self._take)
+        whole: dict[str, Any] = {
+            "name": self._name, "deliver_subject": subject, "ack_policy": "none", "max_deliver": 1, "replay_policy": "instant", "flow_control": True,
+            "idle_heartbeat": _HEARTBEAT_SECONDS * _NANOSECONDS, "inactive_threshold": _INACTIVE_SECONDS * _NANOSECONDS, "mem_storage": True,
+            "num_replicas": 1, **config,
+        }  # fmt: skip
+        self._heard = asyncio.get_running_loop().time()
+        try:
+            answer = await self._connection.api(
+                f"CONSUMER.CREATE.{self._stream}.{self._name}", {"stream_name": self._stream, "config": whole, "action": "create"}
+            )
+        except BaseException:
+            self._connection.wire.unsubscribe(sid)
+            raise
+        if not self._received:  # otherwise its messages tell
+            self._pending = int(answer.get("num_pending", 0)) + int(answer.get("delivered", {}).get("consumer_seq", 0))
+        return sid
+
+    async def batches(self) -> AsyncIterator[Sequence[Recorded]]:
+        """Everything, in order; an empty batch whenever the end is reached for now. Raises FeedInterruptedError."""
+        if not self._pending and not self._received:
+            yield []
+        while True:
+            await self._wait()
+            received, self._received = self._received, []
+            self._news.clear()
+            batch: list[Recorded] = []
+            for item in received:
+                if isinstance(item, Recorded):
+                    batch.append(item)
+                    if len(batch) >= _MOST_AT_ONCE:
+                        yield batch
+                        batch = []
+                else:
+                    self._go_on(item.reply)
+            if batch:
+                yield batch
+                if not self._pending and not self._received:
+                    yield []
+
+    async def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        wire = self._connection.wire
+        while not self._received:
+            if self._interruption is not None or wire.epoch != self.epoch:
+                raise FeedInterruptedError(self._interruption or "reconnected")
+            if loop.time() - self._heard > _SILENT_SECONDS:
+                raise FeedInterruptedError("no heartbeat")
+            try:
+                await asyncio.wait_for(self._news.wait(), _HEARTBEAT_SECONDS)
+            except TimeoutError:
+                continue
+
+    def reconnected(self) -> None:
+        """The wire has another connection."""
+        self._interrupt("reconnected")
+
+    def _interrupt(self, why: str) -> None:
+        self._interruption = self._interruption or why
+        self._news.set()
+
+    def _take(self, message: Message) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        if message.status == _CONTROL_STATUS:
+            self._control(message)
+            return
+        if self._interruption is not None:
+            return
+        tokens = message.reply.split(b".")
+        at = 5 if len(tokens) == _SHORT_ACK_TOKENS else 7
+        if int(tokens[at + 1]) != self._expected:
+            self._interrupt(f"message {self._expected} is missing")
+            return
+        self._expected += 1
+        self._pending = int(tokens[at + 3])
+        self._received.append(
+            Recorded(
+                message.subject.decode(), int(tokens[at]), message.payload, message.header_value(b"Nats-Msg-Id").decode() if message.header else ""
+            )
+        )
+        self._news.set()
+
+    def _control(self, message: Message) -> None:
+        if message.reply:  # a flow control request: answered when what was sent before it was taken
+            self._received.append(message)
+            self._news.set()
+        elif (stalled := message.header_value(b"Nats-Consumer-Stalled")) and not self._received:
+            self._go_on(stalled)
+        elif int(message.header_value(b"Nats-Last-Consumer") or 0) >= self._expected:
+            self._interrupt("the newest messages are missing")
+
+    def _go_on(self, reply: bytes) -> None:
+        if self._connection.wire.connected:
+            self._connection.wire.send(b"PUB %b 0\r\n\r\n" % reply)
+
+    async def delete(self) -> None:
+        """Nobody reads it any more; the server forgets it by itself when this cannot be said."""
+        if self._connection.wire.connected:
+            name = f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}"
+            self._connection.wire.send(f"PUB {name} 0\r\n\r\n".encode())
+
+
+@asynccontextmanager
+async def open_feed(connection: JetStreamConnection, stream: str, config: Mapping[str, object]) -> AsyncIterator[Feed]:
+    """A feed for the length of a block; ``config`` says where it begins."""
+    feed = Feed(connection, stream)
+    sid = await feed.create(config)
+    connection.wire.on_connected.append(feed.reconnected)
+    try:
+        yield feed
+    finally:
+        connection.wire.on_connected.remove(feed.reconnected)
+        connection.wire.unsubscribe(sid)
+        await feed.delete()
