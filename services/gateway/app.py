@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 
 from services.gateway.api import build_api
@@ -25,14 +26,22 @@ from services.gateway.measures import GatewayMetrics
 from services.gateway.openapi import openapi_document
 from services.gateway.page import Page
 from services.gateway.ports import Dependencies
+from services.gateway.routes_approvals import approval_routes
 from services.gateway.routes_documents import document_routes
+from services.gateway.routes_events import event_routes
+from services.gateway.routes_executors import executor_routes
 from services.gateway.routes_identity import identity_routes
+from services.gateway.routes_knowledge import knowledge_routes
 from services.gateway.routes_openai import file_routes, model_routes
+from services.gateway.routes_schedules import schedule_routes
 from services.gateway.routes_spaces import space_routes
+from services.gateway.routes_tasks import task_routes
 from services.gateway.routes_threads import thread_routes
+from services.gateway.routes_work import work_routes
 from services.gateway.settings import GatewaySettings
 from services.gateway.usage import UsageAccounts
 from services.gateway.ws_chat import ChatSocket
+from services.gateway.ws_events import EventSocket
 
 
 def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: CollectorRegistry | None = None) -> AsgiApp:
@@ -52,6 +61,8 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
     metrics.sessions.set_function(lambda: chats.in_flight + sockets.in_flight)
     accounts = UsageAccounts(dependencies.usage, settings.usage_flush_seconds)
     conversation = Conversation(dependencies.router, dependencies.models, dependencies.threads, accounts, door)
+    waits = Slots(settings.max_waits_at_once, settings.max_waits_per_principal, "waits")
+    feeds = Slots(settings.max_feeds_at_once, settings.max_feeds_per_principal, "feeds")
     api = build_api(
         [
             identity_routes(dependencies.sessions, limits, accounts),
@@ -60,20 +71,34 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
             thread_routes(dependencies),
             model_routes(dependencies),
             file_routes(dependencies, uploads, settings),
+            *_orchestrator_routes(dependencies, waits, feeds, settings),
         ]
     )
     health = Health(dependencies.readiness, dependencies.sessions, metrics, openapi_document(api), settings.readiness_timeout_seconds)
     completions = ChatCompletions(door, limits, chats, conversation, settings)
-    socket = ChatSocket(door, limits, sockets, chats, conversation, settings)
+    chat_socket = ChatSocket(door, limits, sockets, chats, conversation, settings)
+    event_socket = EventSocket(door, limits, sockets, feeds, dependencies.orchestration, settings)
     return Front(
         BodyLimit(api, settings.max_json_bytes),
         _hot_paths(health, completions, Page(dependencies.page_folder)),
-        socket.handle,
+        {"/ws/chat": chat_socket.handle, "/ws/events": event_socket.handle},
         door,
         limits,
         metrics,
         lambda: _background(accounts),
     )
+
+
+def _orchestrator_routes(box: Dependencies, waits: Slots, feeds: Slots, settings: GatewaySettings) -> list[APIRouter]:
+    return [
+        task_routes(box, waits),
+        work_routes(box, waits),
+        executor_routes(box),
+        approval_routes(box, waits),
+        schedule_routes(box),
+        knowledge_routes(box),
+        event_routes(box, feeds, settings),
+    ]
 
 
 def _hot_paths(health: Health, completions: ChatCompletions, page: Page) -> dict[tuple[str, str], Handler]:

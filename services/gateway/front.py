@@ -27,13 +27,16 @@ from services.gateway.measures import GatewayMetrics
 Handler = Callable[[Exchange], Awaitable[None]]
 PRINCIPAL: Final = "appliance.principal"
 AGAIN: Final = "appliance.again"
-SOCKET_PATH: Final = "/ws/chat"
 OPEN_PATHS: Final = frozenset({"/api/auth/login", "/api/auth/refresh", "/api/auth/logout"})
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SEARCHES: Final = frozenset({"/api/search", "/v1/embeddings", "/v1/rerank"})
+_SEARCHES: Final = frozenset({"/api/search", "/v1/embeddings", "/v1/rerank", "/api/knowledge/search", "/api/knowledge/query"})
 _UPLOADS: Final = frozenset({"/api/documents", "/v1/files"})
+_WORK: Final = re.compile(
+    r"/api/(?:executors/[^/]+/(?:claim|heartbeat)|tasks/[^/]+/(?:progress|checkpoint|complete|fail|delegate|continue|steps|approvals|effects/.*))"
+)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CLIENT_GONE: Final = 499
+_NO_SUCH_SOCKET: Final = 4401
 _log = get_logger(__name__)
 
 
@@ -44,7 +47,7 @@ class Front:
         self,
         inner: AsgiApp,
         hot: Mapping[tuple[str, str], Handler],
-        socket: Callable[[Scope, Receive, Send, str], Awaitable[None]],
+        sockets: Mapping[str, Callable[[Scope, Receive, Send, str], Awaitable[None]]],
         door: Door,
         limits: RateLimits,
         metrics: GatewayMetrics,
@@ -55,7 +58,7 @@ class Front:
         self._hot_methods: dict[str, list[str]] = {}
         for method, path in hot:
             self._hot_methods.setdefault(path, []).append(method)
-        self._socket = socket
+        self._sockets = sockets
         self._door = door
         self._limits = limits
         self._metrics = metrics
@@ -69,7 +72,7 @@ class Front:
         request_id = _request_id(headers.get(b"x-request-id"))
         correlation_id.set(request_id)
         if scope["type"] == "websocket":
-            await self._socket(scope, receive, send, request_id)
+            await self._converse(scope, receive, send, request_id)
             return
         started = time.perf_counter()
         exchange = Exchange(scope, receive, send, request_id, headers)
@@ -90,6 +93,14 @@ class Front:
         finally:
             method = scope["method"]
             self._metrics.answered(self._route(scope), method if method in _METHODS else "other", status, time.perf_counter() - started)
+
+    async def _converse(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """The socket of the path; there are no others."""
+        socket = self._sockets.get(scope["path"])
+        if socket is not None:
+            await socket(scope, receive, send, request_id)
+        elif (await receive())["type"] == "websocket.connect":
+            await send({"type": "websocket.close", "code": _NO_SUCH_SOCKET})
 
     async def _serve(self, exchange: Exchange) -> None:
         scope = exchange.scope
@@ -191,8 +202,10 @@ def _request_id(given: bytes | None) -> str:
 
 
 def _endpoint_class(method: str, path: str) -> EndpointClass:
-    if path in _SEARCHES:
+    if path in _SEARCHES or (path == "/api/knowledge" and method == "GET"):
         return "search"
+    if _WORK.fullmatch(path):
+        return "work"
     return "upload" if method == "POST" and path in _UPLOADS else "api"
 
 

@@ -12,7 +12,7 @@ from services.gateway.asgi import Header
 from services.gateway.settings import GatewaySettings
 from services.gateway.sliding_window import SlidingWindow
 
-EndpointClass = Literal["chat", "search", "upload", "api"]
+EndpointClass = Literal["chat", "search", "upload", "work", "api"]
 _DENIALS_PER_MINUTE: Final = 60
 
 
@@ -25,6 +25,7 @@ class RateLimits:
             "chat": settings.chat_rate_factor,
             "search": settings.search_rate_factor,
             "upload": settings.upload_rate_factor,
+            "work": settings.work_rate_factor,
             "api": settings.api_rate_factor,
         }
         self._logins_per_minute = settings.logins_per_minute

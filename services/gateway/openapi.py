@@ -12,6 +12,8 @@ from fastapi.openapi.utils import get_openapi
 from services.gateway.chat_request import ChatCompletionRequest
 from services.gateway.front import OPEN_PATHS
 from services.gateway.schemas import Error, Ready
+from services.gateway.schemas_tasks import SHOWN
+from services.gateway.wire_schemas import wire_schemas
 
 _REF: Final = "#/components/schemas/{name}"
 _ERROR: Final = {"description": "An error in the OpenAI shape", "content": {"application/json": {"schema": {"$ref": _REF.format(name="Error")}}}}
@@ -72,7 +74,8 @@ _CHAT_ANSWER: Final = {
 }
 _INFO: Final = (
     "Everything the box serves, on one origin. Errors have the OpenAI shape everywhere. `/ws/chat` is a WebSocket with typed messages (docs/api.md): "
-    "`auth`, `ask`, `cancel`, `ping` → `ready`, `step`, `token`, `citation`, `done`, `error`, `pong`."
+    "`auth`, `ask`, `cancel`, `ping` → `ready`, `step`, `token`, `citation`, `done`, `error`, `pong`. `/ws/events` tells what happens to tasks: "
+    "`auth`, `follow`, `unfollow`, `ping` → `ready`, `following`, `event`, `unfollowed`, `error`, `pong`."
 )
 
 
@@ -98,6 +101,7 @@ def _make(app: FastAPI) -> dict[str, object]:
         schemas[model.__name__] = schema
     _, chat = msgspec.json.schema_components([ChatCompletionRequest], ref_template=_REF)
     schemas.update(chat)
+    schemas.update(wire_schemas(SHOWN))
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": "access token or sk-… API key"}}

@@ -16,6 +16,7 @@ from appliance.contracts.router.v1.api import CitationEvent, Router
 from appliance.identity.domain import Member, Space, TokenPair
 from appliance.identity.principal import Principal, SpaceRole
 from services.gateway.domain import Check, ModelCard, ModelKind, Thread, ThreadMessage, UsageRow
+from services.gateway.orchestration import Orchestration
 
 
 class Authenticator(Protocol):
@@ -158,7 +159,10 @@ class UsageStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """All that :func:`services.gateway.app.create_app` builds on; ``page_folder`` holds the static page (None = none)."""
+    """All that :func:`services.gateway.app.create_app` builds on; ``page_folder`` holds the static page (None = none).
+
+    Without ``orchestration`` the routes of tasks and knowledge answer ``unavailable``.
+    """
 
     authenticator: Authenticator
     sessions: Sessions
@@ -175,3 +179,4 @@ class Dependencies:
     reranking: Reranking | None
     readiness: Readiness
     page_folder: Path | None = None
+    orchestration: Orchestration | None = None

@@ -19,6 +19,7 @@ class GatewaySettings(ServiceSettings):
         max_chat_characters: of all messages of one chat request together (``context_length_exceeded`` above it).
         max_chats_at_once, max_chats_per_principal: chat turns in flight before new ones are shed (503) or refused (429).
         *_rate_factor: limit of an endpoint class as a multiple of the principal's ``requests_per_minute``.
+        max_waits_*: answers that wait (``/wait``, ``/claim``). max_feeds_*: readers of events, over HTTP and sockets together.
         logins_per_minute: sign-ins, refreshes and sign-outs by client address.
         max_turn_seconds: the longest that one answer may take, however slowly its reader reads.
     """
@@ -40,6 +41,7 @@ class GatewaySettings(ServiceSettings):
     search_rate_factor: float = Field(default=2.0, gt=0)
     upload_rate_factor: float = Field(default=1.0, gt=0)
     api_rate_factor: float = Field(default=4.0, gt=0)
+    work_rate_factor: float = Field(default=20.0, gt=0)  # claims and reports of executors
     logins_per_minute: int = Field(default=60, gt=0)
     max_turn_seconds: float = Field(default=900.0, gt=0)
     send_timeout_seconds: float = Field(default=30.0, gt=0)
@@ -47,5 +49,9 @@ class GatewaySettings(ServiceSettings):
     websocket_ping_seconds: float = Field(default=20.0, gt=0)
     max_websocket_message_bytes: int = Field(default=1 * MIB, gt=0)
     max_websockets: int = Field(default=4096, gt=0)
+    max_waits_at_once: int = Field(default=4096, gt=0)
+    max_waits_per_principal: int = Field(default=128, gt=0)
+    max_feeds_at_once: int = Field(default=1024, gt=0)
+    max_feeds_per_principal: int = Field(default=16, gt=0)
     usage_flush_seconds: float = Field(default=2.0, gt=0)
     readiness_timeout_seconds: float = Field(default=5.0, gt=0)

@@ -7,10 +7,8 @@ not read for ``send_timeout_seconds`` is dropped, so no answer piles up in memor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from typing import Annotated, Final, NoReturn
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -21,28 +19,19 @@ from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.gateway.annotations import flat_citation
-from services.gateway.asgi import Receive, Scope, Send, encode_json
-from services.gateway.authentication import ALLOWED, DENIED, ON_RECORD, Door, client_address, forget, spaces_detail
+from services.gateway.asgi import Receive, Scope, Send
+from services.gateway.authentication import ALLOWED, DENIED, ON_RECORD, Door, forget, spaces_detail
 from services.gateway.authority import AuthorityWatch
 from services.gateway.chat_request import Name, decode_json, too_long
 from services.gateway.conversation import Answer, Conversation, with_history
-from services.gateway.error_bodies import error_body, internal_error, invalid
+from services.gateway.error_bodies import internal_error, invalid
 from services.gateway.limits import RateLimits, Slots
 from services.gateway.settings import GatewaySettings
 from services.gateway.sse import wire_usage
+from services.gateway.ws_line import REFUSED, Left, Line, Ping, first_error, same_origin, welcome
 
 ACTION: Final = "chat.converse"
-NORMAL: Final = 1000
-NOT_UNDERSTOOD: Final = 1003
-REFUSED: Final = 4401
-TRY_LATER: Final = 1013
 _log = get_logger(__name__)
-
-
-class Auth(msgspec.Struct, frozen=True, tag="auth"):
-    """First message of the client."""
-
-    token: Annotated[str, Meta(min_length=1, max_length=8192)]
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
@@ -63,16 +52,7 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     id: Name
 
 
-class Ping(msgspec.Struct, frozen=True, tag="ping"):
-    """Asks for ``{type: "pong"}``."""
-
-
-_first: Final = msgspec.json.Decoder(Auth)
 _later: Final = msgspec.json.Decoder(Ask | Cancel | Ping)
-
-
-class _Left(Exception):  # noqa: N818 - a fact, not a failure
-    """The client has closed the socket."""
 
 
 class ChatSocket:
@@ -90,24 +70,24 @@ class ChatSocket:
         """Serve one connection until either side leaves."""
         if (await receive())["type"] != "websocket.connect":
             return
-        if scope["path"] != "/ws/chat" or not _same_origin(scope):
+        if not same_origin(scope):
             await send({"type": "websocket.close", "code": REFUSED})
             return
         await send({"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode("ascii"))]})
-        line = _Line(receive, send, self._settings)
+        line = Line(receive, send, self._settings)
         entered: str | None = None
         try:
-            principal, bearer = await self._welcome(line, scope, request_id)
+            principal, bearer = await welcome(line, scope, request_id, self._door, self._settings, ACTION)
             self._sockets.enter(principal.subject)
             entered = principal.subject
             await line.send({"type": "ready", "subject": principal.subject})
             async with asyncio.TaskGroup() as group:
                 session = _Session(self, line, principal, bearer, request_id, group)
                 await session.run()
-        except* (_Left, TimeoutError):
+        except* (Left, TimeoutError):
             pass
         except* ApplianceError as errors:
-            await line.refuse(_first_error(errors))
+            await line.refuse(first_error(errors))
         except* Exception:
             _log.exception("socket_failed")
             await line.refuse(internal_error())
@@ -115,18 +95,7 @@ class ChatSocket:
             if entered is not None:
                 self._sockets.leave(entered)
 
-    async def _welcome(self, line: _Line, scope: Scope, request_id: str) -> tuple[Principal, bytes]:
-        try:
-            async with asyncio.timeout(self._settings.websocket_auth_seconds):
-                auth = decode_json(await line.receive(), _first)
-        except TimeoutError:
-            raise ApplianceError("unauthenticated", "no auth message came in time") from None
-        except ApplianceError as error:
-            raise ApplianceError("unauthenticated", "the first message must be of type auth", hint=error.message) from error
-        bearer = b"Bearer " + auth.token.encode("utf-8", "replace")
-        return await self._door.principal(bearer, client_address(scope), action=ACTION, correlation_id=request_id), bearer
-
-    async def turn(self, ask: Ask, line: _Line, subject: str, bearer: bytes, request_id: str) -> None:
+    async def turn(self, ask: Ask, line: Line, subject: str, bearer: bytes, request_id: str) -> None:
         """One turn of a caller who may still ask; when that ends, so do the turn and the connection (close code 4401)."""
 
         async def again() -> Principal:
@@ -144,17 +113,17 @@ class ChatSocket:
                     raise
                 await self._dismiss(ask, line, subject, request_id, lost)
 
-    async def _dismiss(self, ask: Ask, line: _Line, subject: str, request_id: str, error: ApplianceError) -> NoReturn:
+    async def _dismiss(self, ask: Ask, line: Line, subject: str, request_id: str, error: ApplianceError) -> NoReturn:
         await self._door.refuse(subject, ACTION, f"model:{ask.model}", request_id, error)
         await line.refuse(error, ask.id)
-        raise _Left
+        raise Left
 
-    async def reject(self, line: _Line, asked: str | None, principal: Principal, request_id: str, error: ApplianceError) -> None:
+    async def reject(self, line: Line, asked: str | None, principal: Principal, request_id: str, error: ApplianceError) -> None:
         """Put a refusal on record, then tell."""
         await self._door.refuse(principal.subject, ACTION, "", request_id, error)
         await line.error(asked, error)
 
-    async def _turn(self, ask: Ask, line: _Line, principal: Principal, request_id: str) -> None:
+    async def _turn(self, ask: Ask, line: Line, principal: Principal, request_id: str) -> None:
         """From the limits to ``done``; errors become ``error`` messages."""
         entered = False
         try:
@@ -169,7 +138,7 @@ class ChatSocket:
             raise
         except TimeoutError:
             await line.error(ask.id, ApplianceError("upstream_timeout", "the answer took too long"))
-        except _Left:
+        except Left:
             raise
         except Exception:
             _log.exception("socket_turn_failed")
@@ -178,7 +147,7 @@ class ChatSocket:
             if entered:
                 self._turns.leave(principal.subject)
 
-    async def _answer(self, ask: Ask, line: _Line, principal: Principal, request_id: str) -> None:
+    async def _answer(self, ask: Ask, line: Line, principal: Principal, request_id: str) -> None:
         turn = _turn(ask, request_id, self._settings)
         answer = Answer()
         resource = f"model:{ask.model}"
@@ -211,7 +180,7 @@ class ChatSocket:
 class _Session:
     """One authenticated connection: reads messages, runs at most one turn."""
 
-    def __init__(self, socket: ChatSocket, line: _Line, principal: Principal, bearer: bytes, request_id: str, group: asyncio.TaskGroup) -> None:
+    def __init__(self, socket: ChatSocket, line: Line, principal: Principal, bearer: bytes, request_id: str, group: asyncio.TaskGroup) -> None:
         self._socket = socket
         self._line = line
         self._principal = principal
@@ -222,7 +191,7 @@ class _Session:
         self._asked = ""
 
     async def run(self) -> None:
-        """Until the client leaves (raises ``_Left``, which cancels the turn with the task group)."""
+        """Until the client leaves (raises ``Left``, which cancels the turn with the task group)."""
         while True:
             try:
                 message = decode_json(await self._line.receive(), _later)
@@ -253,54 +222,6 @@ class _Session:
             await asyncio.wait([turn])
         if turn.cancelled():
             await self._line.error(asked, ApplianceError("cancelled", "the turn was cancelled"))
-
-
-class _Line:
-    """The socket with deadlines and limits."""
-
-    def __init__(self, receive: Receive, send: Send, settings: GatewaySettings) -> None:
-        self._receive = receive
-        self._send = send
-        self._settings = settings
-        self._closed = False
-
-    async def receive(self) -> bytes:
-        """The next text message; raises ``_Left``, and ``invalid_request`` for binary or too long ones."""
-        message = await self._receive()
-        if message["type"] != "websocket.receive":
-            self._closed = True
-            raise _Left
-        text = message.get("text")
-        if text is None:
-            raise invalid("send text messages with JSON")
-        data: bytes = text.encode("utf-8", "replace")
-        if len(data) > self._settings.max_websocket_message_bytes:
-            raise ApplianceError("too_large", "the message is too long")
-        return data
-
-    async def send(self, message: Mapping[str, object]) -> None:
-        """Send one message; raises ``_Left`` when the client does not read or is gone."""
-        if self._closed:
-            raise _Left
-        try:
-            async with asyncio.timeout(self._settings.send_timeout_seconds):
-                await self._send({"type": "websocket.send", "text": encode_json(message).decode("utf-8")})
-        except (TimeoutError, OSError, RuntimeError) as exc:
-            self._closed = True
-            raise _Left from exc
-
-    async def error(self, asked: str | None, error: ApplianceError) -> None:
-        """Tell about an error; the connection lives on."""
-        await self.send({"type": "error", "id": asked, "error": error_body(error).error})
-
-    async def refuse(self, error: ApplianceError, asked: str | None = None) -> None:
-        """Tell about an error and close."""
-        if self._closed:
-            return
-        with suppress(_Left, OSError, RuntimeError):
-            await self.error(asked, error)
-            self._closed = True
-            await self._send({"type": "websocket.close", "code": REFUSED if error.code == "unauthenticated" else TRY_LATER})
 
 
 def _turn(ask: Ask, request_id: str, settings: GatewaySettings) -> ChatTurn:
@@ -336,18 +257,3 @@ def _message(asked: str, event: ChatEvent, answer: Answer) -> dict[str, object]:
                 "refused": event.refused,
                 "thread_id": answer.thread_id,
             }
-
-
-def _first_error(errors: BaseExceptionGroup[ApplianceError]) -> ApplianceError:
-    inner = errors.exceptions[0]
-    return inner if isinstance(inner, ApplianceError) else _first_error(inner)
-
-
-def _same_origin(scope: Scope) -> bool:
-    """Browsers send Origin; a foreign page must not drive the socket. Other clients send none."""
-    headers: dict[bytes, bytes] = dict(scope["headers"])
-    origin = headers.get(b"origin")
-    if origin is None:
-        return True
-    host: bytes = headers.get(b"host", b"")
-    return urlsplit(origin.decode("latin-1")).netloc.encode("latin-1") == host
