@@ -1,0 +1,1 @@
+"""Registered Python functions: what their authors import."""

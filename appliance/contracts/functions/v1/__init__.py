@@ -1,0 +1,1 @@
+"""Registered Python functions, version 1."""
