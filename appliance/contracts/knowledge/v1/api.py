@@ -22,7 +22,7 @@ class KnowledgeBase(Protocol):
         related_entries: Sequence[str] = (),
         key: str | None = None,
     ) -> KnowledgeEntry:
-        """Keep an entry in vector index, text index and graph. The same ``key`` (or the same content) in a space replaces, never doubles."""
+        """Keep an entry in vector index, text index and graph. Related entries are of the same space. The same ``key`` (or the same content) in a space replaces, never doubles."""
         ...
 
     async def search(
@@ -31,8 +31,10 @@ class KnowledgeBase(Protocol):
         """Nearest in meaning and words, best first, with related entries from the graph."""
         ...
 
-    async def query(self, principal: Principal, cypher: str, parameters: dict[str, Any] | None = None, limit: int = 100) -> Sequence[dict[str, Any]]:
-        """Read-only Cypher over the caller's part of the graph. Raises ``query_refused`` (writes), ``query_timeout``, ``invalid_request``."""
+    async def query(
+        self, principal: Principal, cypher: str, parameters: dict[str, Any] | None = None, limit: int = 100, space: str = "default"
+    ) -> Sequence[dict[str, Any]]:
+        """Read-only Cypher over the graph of one space. Raises ``query_refused`` (writes), ``query_timeout``, ``too_large``, ``invalid_request``."""
         ...
 
     async def delete(self, principal: Principal, entry_id: str) -> None:
