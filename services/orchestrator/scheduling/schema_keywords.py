@@ -1,0 +1,140 @@
+"""JSON Schema keywords whose usual implementation can run for ever on hostile input, done in bounded time.
+
+``jsonschema`` matches patterns with ``re`` (exponential), compares items of ``uniqueItems`` with each other (quadratic), and follows references
+as often as they are named (exponential in nested ``anyOf``). Here: patterns by the linear-time Rust engine that pydantic brings, uniqueness by
+canonical bytes, and every keyword counts against a budget of steps. Owns: these keywords and the budget. Does not own: limits and caching
+(``schema_check``). Imported late: jsonschema takes 0.3 s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+from jsonschema import validators  # type: ignore[import-untyped]
+from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped]
+from pydantic_core import SchemaError, SchemaValidator, core_schema
+from pydantic_core import ValidationError as NoMatch
+
+from appliance.kit.errors import ApplianceError
+
+LONGEST_PATTERN: Final = 1000
+KEPT_PATTERNS: Final = 512
+STEPS_PER_LOOK: Final = 256
+
+Keyword = Callable[[Any, Any, Any, Any], Iterator[Any] | None]
+
+
+class BudgetSpentError(Exception):
+    """The check took too many steps or too long."""
+
+
+class Budget:
+    """Steps and time of one check."""
+
+    def __init__(self, steps: int, seconds: float) -> None:
+        self._steps = steps
+        self._ends = time.monotonic() + seconds
+
+    def step(self) -> None:
+        """One keyword is applied to one value."""
+        self._steps -= 1
+        if self._steps < 0 or (self._steps % STEPS_PER_LOOK == 0 and time.monotonic() > self._ends):
+            raise BudgetSpentError
+
+
+current_budget: Final[ContextVar[Budget | None]] = ContextVar("schema_budget", default=None)
+
+
+@lru_cache(maxsize=KEPT_PATTERNS)
+def compiled(pattern: str) -> SchemaValidator:
+    """A pattern in linear time. Look-around and back-references are refused.
+
+    Raises:
+        ApplianceError: ``task_invalid``.
+    """
+    if len(pattern) > LONGEST_PATTERN:
+        raise ApplianceError("task_invalid", "a pattern of the schema is too long", hint=f"at most {LONGEST_PATTERN} characters")
+    try:
+        return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex", strict=True))
+    except SchemaError as exc:
+        raise ApplianceError(
+            "task_invalid", f"a pattern of the schema cannot be used: {pattern[:100]!r}", hint="no look-around and no back-references"
+        ) from exc
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether the pattern is found anywhere in the text."""
+    try:
+        compiled(pattern).validate_python(text)
+    except NoMatch:
+        return False
+    return True
+
+
+def bounded(dialect: Any) -> Any:
+    """The validator class of a dialect with its keywords counted and the dangerous ones replaced."""
+    own: dict[str, Keyword] = {
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+        "uniqueItems": _unique_items,
+    }
+    keywords = {name: own.get(name, function) for name, function in dialect.VALIDATORS.items()}
+    return validators.extend(dialect, {name: _counted(function) for name, function in keywords.items()})
+
+
+def _counted(function: Keyword) -> Keyword:
+    def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any] | None:
+        if (budget := current_budget.get()) is not None:
+            budget.step()
+        return function(validator, value, instance, schema)
+
+    return counted
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[Any]:
+    if validator.is_type(instance, "string") and not matches(pattern, instance):
+        yield ValidationError(f"the text does not match {pattern!r}")
+
+
+def _pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: Any, _schema: Any) -> Iterator[Any]:
+    if not validator.is_type(instance, "object"):
+        return
+    for pattern, subschema in patterns.items():
+        for name, value in instance.items():
+            if matches(pattern, name):
+                yield from validator.descend(value, subschema, path=name, schema_path=pattern)
+
+
+def _additional_properties(validator: Any, allowed: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
+    if not validator.is_type(instance, "object"):
+        return
+    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    extra = [name for name in instance if name not in known and not any(matches(pattern, name) for pattern in patterns)]
+    if allowed is False and extra:
+        yield ValidationError(f"{extra[0]!r} is not expected")
+    elif isinstance(allowed, dict):
+        for name in extra:
+            yield from validator.descend(instance[name], allowed, path=name)
+
+
+def _unique_items(validator: Any, is_unique: bool, instance: Any, _schema: Any) -> Iterator[Any]:  # noqa: FBT001 the value of the keyword
+    if not is_unique or not validator.is_type(instance, "array"):
+        return
+    seen = {msgspec.json.encode(_canonical(item), order="sorted") for item in instance}
+    if len(seen) < len(instance):
+        yield ValidationError("the items are not unique")
+
+
+def _canonical(value: Any) -> Any:
+    """1 and 1.0 are one number; true is none."""
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
