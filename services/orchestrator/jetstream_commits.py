@@ -15,6 +15,7 @@ import contextlib
 import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -30,6 +31,8 @@ from services.orchestrator.ports import Entry
 
 _IN_FLIGHT: Final = 2
 _BATCH_ENTRIES: Final = 256
+_FEW_ON_ONE: Final = 8
+_FEW_ON_MORE: Final = 8
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 _ANSWER_SECONDS: Final = 4.0
 _DEADLINE_SECONDS: Final = 20.0
@@ -59,6 +62,7 @@ class Commits:
         self._slow: set[asyncio.Task[None]] = set()
         self._outcomes = Outcomes(connection, reader, self._publish)
         self._sweeper: asyncio.TimerHandle | None = None
+        self._few = _FEW_ON_ONE if connection.address.replicas == 1 else _FEW_ON_MORE
         self._closed = False
         self._wire.on_connected.append(self._flush_soon)
 
@@ -131,11 +135,32 @@ class Commits:
         return units
 
     def _send(self, units: list[Unit]) -> None:
-        """Publish units as one; their subjects are busy already."""
+        """Publish units together; their subjects are busy already."""
         self._in_flight += 1
         self._sent.update(units)
+        if len(units) <= self._few and all(len(unit.entries) == 1 for unit in units):
+            self._send_singly(units)
+            return
         entries = units[0].entries if len(units) == 1 else [entry for unit in units for entry in unit.entries]
-        self._publish(entries, lambda ack: self._answered(units, len(entries), ack))
+
+        def answered(ack: PubAck | None) -> None:
+            self._in_flight -= 1
+            self._answered(units, len(entries), ack)
+
+        self._publish(entries, answered)
+
+    def _send_singly(self, units: list[Unit]) -> None:
+        left = len(units)
+
+        def answered(unit: Unit, ack: PubAck | None) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self._in_flight -= 1
+            self._answered([unit], 1, ack)
+
+        for unit in units:
+            self._publish(unit.entries, partial(answered, unit))
 
     def _publish(self, entries: Sequence[Entry], answered: Callable[[PubAck | None], None]) -> None:
         """``answered`` gets the server's answer, once; None when there is none and nobody knows."""
@@ -161,7 +186,6 @@ class Commits:
             self._loop.call_soon(end, None)
 
     def _answered(self, units: list[Unit], size: int, ack: PubAck | None) -> None:
-        self._in_flight -= 1
         self._sent.difference_update(units)
         if ack is not None and ack.error is None and ack.seq and ack.count == size:
             first = ack.seq - size + 1
