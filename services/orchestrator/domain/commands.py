@@ -173,3 +173,7 @@ class FinishEffect(Command):
     token: int
     approval: str
     outcome: msgspec.Raw = NULL
+
+
+class Compact(Command):
+    """Write the state down whole, so that the entries before can go."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from appliance.contracts.orchestrator.v1.values import RetryPolicy, StepRecord, TaskError, TaskStatus
 from appliance.kit.errors import ApplianceError
 from services.orchestrator.domain import commands as cm
@@ -43,6 +45,10 @@ def _create(state: TaskState | None, command: cm.Create) -> Events:
     if not same:
         raise ApplianceError("conflict", "a task with this key exists and is another one", hint="choose a new key", task=state.id)
     return ()
+
+
+def _compact(state: TaskState, _command: cm.Compact, _now: float) -> Events:
+    return (ev.Compacted(state=msgspec.Raw(msgspec.json.encode(state))),)
 
 
 def _assign(state: TaskState, command: cm.Assign, now: float) -> Events:
@@ -145,6 +151,7 @@ def _new_steps(state: TaskState, steps: Sequence[StepRecord]) -> tuple[ev.StepFi
 
 
 _RULES: Final[dict[type, Callable[[TaskState, Any, float], Events]]] = {
+    cm.Compact: _compact,
     cm.Assign: _assign,
     cm.Report: _report,
     cm.SaveCheckpoint: _checkpoint,

@@ -28,8 +28,18 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="name
     """Base of all events."""
 
 
+class CheckpointSaved(Event):
+    """A checkpoint is in the object store (stored before this was written)."""
+
+    checkpoint: str
+    number: int
+    base: str | None = None
+    size_bytes: int = 0
+    digest: str = ""
+
+
 class TaskCreated(Event):
-    """A task is there. ``steps`` and ``checkpoint`` are set when it was forked from another."""
+    """A task is there. ``steps`` and ``checkpoint`` (a full copy, its own) are set when it was forked from another."""
 
     type: str
     space: str
@@ -48,7 +58,7 @@ class TaskCreated(Event):
     parent: str | None = None
     forked_from: str | None = None
     steps: dict[str, msgspec.Raw] = {}
-    checkpoint: str | None = None
+    checkpoint: CheckpointSaved | None = None
 
 
 class Assigned(Event):
@@ -74,16 +84,6 @@ class StepFinished(Event):
 
     step: str
     result: msgspec.Raw = NULL
-
-
-class CheckpointSaved(Event):
-    """A checkpoint is in the object store (stored before this was written)."""
-
-    checkpoint: str
-    number: int
-    base: str | None = None
-    size_bytes: int = 0
-    digest: str = ""
 
 
 class LeaseExpired(Event):
@@ -181,8 +181,15 @@ class EffectFinished(Event):
     outcome: msgspec.Raw = NULL
 
 
+class Compacted(Event):
+    """The whole state up to here; entries before it may be dropped from the log. ``state`` is a ``TaskState`` as JSON."""
+
+    state: msgspec.Raw
+
+
 TaskHappening = (
     TaskCreated
+    | Compacted
     | Assigned
     | ProgressReported
     | StepFinished

@@ -41,11 +41,12 @@ class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpaceState(msgspec.Struct, frozen=True, kw_only=True):
-    """Rules and schedules of one space."""
+    """Rules and schedules of one space. ``grants``: actions that a person allowed for always → who."""
 
     space: str
     seq: int = 0
     policies: dict[str, str] = {}
+    grants: dict[str, str] = {}
     schedules: dict[str, ScheduleState] = {}
 
 
@@ -73,12 +74,13 @@ def apply_executor(state: ExecutorState | None, executor_id: str, envelope: ev.E
 
 def apply_space(state: SpaceState, envelope: ev.Envelope, seq: int) -> SpaceState:
     """``state`` after one envelope."""
-    policies, schedules = dict(state.policies), dict(state.schedules)
+    policies, grants, schedules = dict(state.policies), dict(state.grants), dict(state.schedules)
     for event in envelope.events:
         if isinstance(event, ev.PolicyChanged):
-            policies.pop(event.action, None)
+            rules = grants if event.source == "grant" else policies
+            rules.pop(event.action, None)
             if event.mode is not None:
-                policies[event.action] = event.mode
+                rules[event.action] = envelope.by if event.source == "grant" else event.mode
         elif isinstance(event, ev.ScheduleChanged):
             _change_schedule(schedules, event, envelope.at)
         elif isinstance(event, ev.ScheduleFired):
@@ -89,7 +91,7 @@ def apply_space(state: SpaceState, envelope: ev.Envelope, seq: int) -> SpaceStat
                 )
         else:
             raise TypeError(f"{type(event).__name__} on space {state.space}")
-    return SpaceState(space=state.space, seq=seq, policies=policies, schedules=schedules)
+    return SpaceState(space=state.space, seq=seq, policies=policies, grants=grants, schedules=schedules)
 
 
 def _change_schedule(schedules: dict[str, ScheduleState], event: ev.ScheduleChanged, at: float) -> None:

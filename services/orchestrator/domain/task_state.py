@@ -2,7 +2,7 @@
 
 Invariants (driven by the hypothesis machine in ``tests/unit/orchestrator``):
 1. ``completed`` is final. ``failed`` is final unless a ``Reopened`` follows.
-2. ``executor`` is set exactly while a claim holds; ``token`` is the sequence of the envelope that made the newest claim, so it only grows.
+2. ``executor`` is set while a claim holds (and stays on the task it completed); ``token`` is the sequence of the envelope that made the newest claim, so it only grows.
 3. ``progress`` never falls within a claim. Steps and checkpoints are never forgotten.
 4. A status outside ``awaiting_approval`` has no pending approval, except ``paused``, where one may wait.
 5. ``seq`` is the sequence of the last envelope on the task's subject: the expected value of the next compare-and-set.
@@ -89,6 +89,7 @@ class TaskState(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     status: TaskStatus = TaskStatus.PENDING
     executor: str | None = None
+    last_executor: str | None = None
     incarnation: int = 0
     token: int = 0
     lease_until: float | None = None
@@ -108,6 +109,7 @@ class TaskState(msgspec.Struct, frozen=True, kw_only=True):
     metrics: msgspec.Raw = EMPTY
     error: TaskError | None = None
     commands: tuple[str, ...] = ()
+    entries: int = 0
 
     @property
     def is_terminal(self) -> bool:
@@ -139,6 +141,8 @@ def apply_envelope(state: TaskState | None, task_id: str, envelope: ev.Envelope,
     for event in envelope.events:
         if isinstance(event, ev.TaskCreated):
             state = _created(task_id, event, envelope.at, seq)
+        elif isinstance(event, ev.Compacted):
+            state = msgspec.structs.replace(_STATE.decode(event.state), entries=0)
         elif state is None:
             raise TypeError(f"{type(event).__name__} before TaskCreated on {task_id}")
         else:
@@ -146,15 +150,18 @@ def apply_envelope(state: TaskState | None, task_id: str, envelope: ev.Envelope,
     if state is None:
         raise TypeError(f"an empty envelope on {task_id}")
     commands = (*state.commands, envelope.cmd)[-MOST_COMMANDS_KEPT:] if envelope.cmd else state.commands
-    return msgspec.structs.replace(state, seq=seq, updated_at=envelope.at, commands=commands)
+    return msgspec.structs.replace(state, seq=seq, updated_at=envelope.at, commands=commands, entries=state.entries + 1)
 
 
 def _created(task_id: str, event: ev.TaskCreated, at: float, seq: int) -> TaskState:
+    copied = event.checkpoint
     return TaskState(
         id=task_id, type=event.type, space=event.space, owner=event.owner, description=event.description, input_data=event.input_data,
         priority=event.priority, deadline=event.deadline, dependencies=event.dependencies, key=event.key, executor_type=event.executor_type,
         output_schema=event.output_schema, retry=event.retry, timeout_seconds=event.timeout_seconds, metadata=event.metadata, parent=event.parent,
-        forked_from=event.forked_from, created_at=at, updated_at=at, seq=seq, steps=event.steps, restart_from=event.checkpoint,
+        forked_from=event.forked_from, created_at=at, updated_at=at, seq=seq, steps=event.steps,
+        restart_from=copied.checkpoint if copied is not None else None,
+        checkpoints=(_checkpoint_ref(copied, at),) if copied is not None else (),
     )  # fmt: skip
 
 
@@ -164,7 +171,7 @@ _RELEASED: Final[dict[str, Any]] = {"executor": None, "lease_until": None, "assi
 def _assigned(state: TaskState, event: ev.Assigned, at: float, seq: int) -> dict[str, Any]:
     return {
         "status": TaskStatus.EXECUTING if event.started else TaskStatus.ASSIGNED,
-        "executor": event.executor, "incarnation": event.incarnation, "token": seq, "lease_until": event.lease_until, "assigned_at": at,
+        "executor": event.executor, "last_executor": event.executor, "incarnation": event.incarnation, "token": seq, "lease_until": event.lease_until, "assigned_at": at,
         "claims": state.claims + 1, "not_before": None, "progress": 0.0, "models": event.models or state.models,
     }  # fmt: skip
 
@@ -188,8 +195,11 @@ def _step(state: TaskState, event: ev.StepFinished, _at: float, _seq: int) -> di
 
 
 def _checkpoint(state: TaskState, event: ev.CheckpointSaved, at: float, _seq: int) -> dict[str, Any]:
-    ref = CheckpointRef(event.checkpoint, event.number, at, event.base, event.size_bytes, event.digest)
-    return {"checkpoints": (*state.checkpoints, ref), "restart_from": event.checkpoint}
+    return {"checkpoints": (*state.checkpoints, _checkpoint_ref(event, at)), "restart_from": event.checkpoint}
+
+
+def _checkpoint_ref(event: ev.CheckpointSaved, at: float) -> CheckpointRef:
+    return CheckpointRef(event.checkpoint, event.number, at, event.base, event.size_bytes, event.digest)
 
 
 def _expired(state: TaskState, event: ev.LeaseExpired, _at: float, _seq: int) -> dict[str, Any]:
@@ -279,6 +289,7 @@ def _withdrawn(state: TaskState) -> tuple[ApprovalState, ...]:
     )
 
 
+_STATE: Final = msgspec.json.Decoder(TaskState)
 _CHANGES: Final[dict[type, Callable[[TaskState, Any, float, int], dict[str, Any]]]] = {
     ev.Assigned: _assigned,
     ev.ProgressReported: _progress,

@@ -1,0 +1,184 @@
+"""Builds the orchestrator: the only file here that names what is built of what.
+
+``open_stores`` gives the three stores on JetStream (the box's own server, or a site's cluster); ``open_orchestrator`` builds a replica on any stores, real or
+in memory, and runs its background work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from appliance.contracts.orchestrator.v1.api import Approvals, ClaimState, Executors, Feed, TaskControl, Tasks, Work
+from appliance.contracts.orchestrator.v1.values import ExecutorType
+from appliance.kit.logging import get_logger
+from services.orchestrator.claim_context import ClaimContext
+from services.orchestrator.dispatch import Dispatch
+from services.orchestrator.domain.task_state import TaskState
+from services.orchestrator.feed import LiveFeed
+from services.orchestrator.guardian import Guardian
+from services.orchestrator.local_executors import LocalExecutors
+from services.orchestrator.metrics import Measures
+from services.orchestrator.offers import ready_task
+from services.orchestrator.performance import Performance
+from services.orchestrator.ports import EventLog, ExecutorAdapter, Leases, ObjectStore
+from services.orchestrator.projection import Projection
+from services.orchestrator.questions import Questions
+from services.orchestrator.replica import Replica
+from services.orchestrator.rights import Rights
+from services.orchestrator.scheduling.classifier import TaskClassifier
+from services.orchestrator.scheduling.execution_history import ExecutionHistory
+from services.orchestrator.scheduling.policies import PolicyName, PolicySettings, make_policy
+from services.orchestrator.scheduling.ready_queue import ReadyQueue
+from services.orchestrator.scheduling.ready_task import ReadyTask
+from services.orchestrator.scheduling.schema_check import SchemaChecker
+from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.task_checkpoints import TaskCheckpoints
+from services.orchestrator.use_cases.approvals import ApprovalDesk
+from services.orchestrator.use_cases.executors import ExecutorDesk
+from services.orchestrator.use_cases.submit_tasks import SubmitTasks
+from services.orchestrator.use_cases.tasks import TaskDesk
+from services.orchestrator.use_cases.work import WorkDesk
+from services.orchestrator.verification import Verification
+from services.orchestrator.waiting import Waiting
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where everything is kept."""
+
+    log: EventLog
+    objects: ObjectStore
+    leases: Leases
+
+
+@dataclass(frozen=True, slots=True)
+class Orchestrator:
+    """A running replica: what its edges call, and the parts that tests and benches look at."""
+
+    tasks: Tasks
+    control: TaskControl
+    work: Work
+    claims: ClaimState
+    approvals: Approvals
+    executors: Executors
+    feed: Feed
+    replica: Replica
+    dispatch: Dispatch
+    guardian: Guardian
+    local: LocalExecutors
+    background: dict[str, asyncio.Task[None]]
+
+
+@asynccontextmanager
+async def open_orchestrator(
+    stores: Stores,
+    settings: OrchestratorSettings,
+    adapters: Sequence[ExecutorAdapter] = (),
+    *,
+    may_submit: Callable[[str, str], bool] = lambda _owner, _space: True,
+    now: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[Orchestrator]:
+    """A replica on ``stores``: caught up with the log when this enters, its claims of an earlier run taken over.
+
+    Args:
+        stores: see :class:`Stores`.
+        settings: limits and names.
+        adapters: executors that this process runs; started already.
+        may_submit: whether (owner, space) may still make tasks, asked when a schedule fires.
+        now, monotonic: clocks.
+    """
+    projection = Projection(settings.keep_terminal)
+    replica = Replica(stores.log, projection, settings.replica, now)
+    background: dict[str, asyncio.Task[None]] = {"tail": asyncio.create_task(replica.follow(), name="tail")}
+    try:
+        await _caught_up(replica, background["tail"])
+        orchestrator = _build(stores, settings, adapters, replica, background, may_submit, monotonic)
+        await orchestrator.local.register()
+        orchestrator.dispatch.start()
+        orchestrator.guardian.start()
+        await orchestrator.local.adopt()
+        orchestrator.dispatch.wanted.set()
+        yield orchestrator
+        await orchestrator.local.stop()
+    finally:
+        for task in background.values():
+            task.cancel()
+        await asyncio.gather(*background.values(), return_exceptions=True)
+
+
+def _build(
+    stores: Stores, settings: OrchestratorSettings, adapters: Sequence[ExecutorAdapter], replica: Replica,
+    background: dict[str, asyncio.Task[None]], may_submit: Callable[[str, str], bool], monotonic: Callable[[], float],
+) -> Orchestrator:  # fmt: skip
+    projection, history = replica.projection, ExecutionHistory()
+    rights, waiting, performance = Rights(projection), Waiting(), Performance()
+    questions = Questions(replica, waiting, settings.approval_seconds)
+    checkpoints = TaskCheckpoints(replica, stores.objects, settings.max_checkpoint_bytes, settings.checkpoints_kept)
+    verification = Verification(projection, SchemaChecker())
+    queue = ReadyQueue(make_policy(PolicySettings(name=PolicyName(settings.policy))), history=history)
+    dispatch = Dispatch(replica, queue, history, _describer(projection, history, replica.now))
+    guardian = Guardian(
+        replica, dispatch, stores.leases, most_losses=settings.most_losses, lease_seconds=settings.lease_seconds,
+        attempt_seconds=settings.attempt_seconds, monotonic=monotonic,
+    )  # fmt: skip
+    local = LocalExecutors(
+        replica, dispatch, adapters, stores.leases,
+        lambda state, by: ClaimContext(replica, questions, checkpoints, state, settings.lease_seconds, by),
+        verification.result, settings.lease_seconds, settings.attempt_seconds,
+    )  # fmt: skip
+    submitting = SubmitTasks(replica, rights, local, settings, verification.spec)
+    desk = TaskDesk(replica, rights, submitting, checkpoints, waiting)
+    work = WorkDesk(replica, rights, dispatch, guardian, submitting, checkpoints, verification.result, settings)
+    feed = LiveFeed(replica, stores.log, rights)
+    measures = Measures(replica, queue)
+    questions.start()
+    for listener in (dispatch.changed, guardian.changed, waiting.changed, questions.changed, performance.changed, local.changed, measures.changed):
+        projection.listen(task=listener)
+    projection.listen(executor=guardian.registered)
+    projection.listen(executor=local.refresh)
+    replica.listen_raw(feed.take)
+    loops = {
+        "leases": guardian.listen_forever, "guardian": guardian.run, "claims": local.run, "renewals": local.renew_forever,
+    }  # fmt: skip
+    background |= {name: asyncio.create_task(loop(), name=name) for name, loop in loops.items()}
+    return Orchestrator(
+        tasks=desk, control=desk, work=work, claims=work, approvals=ApprovalDesk(replica, rights, questions),
+        executors=ExecutorDesk(replica, stores.leases, guardian, performance, settings.external_lease_seconds), feed=feed,
+        replica=replica, dispatch=dispatch, guardian=guardian, local=local, background=background,
+    )  # fmt: skip
+
+
+async def _caught_up(replica: Replica, tail: asyncio.Task[None]) -> None:
+    """Wait for the end of the log; when the tail ends first, say why."""
+    waiting = asyncio.create_task(replica.caught_up.wait())
+    done, _ = await asyncio.wait({waiting, tail}, return_when=asyncio.FIRST_COMPLETED)
+    if tail in done:
+        waiting.cancel()
+        tail.result()
+
+
+def _describer(projection: Projection, history: ExecutionHistory, now: Callable[[], float]) -> Callable[[TaskState], ReadyTask]:
+    """A task in the scheduler's terms; the classifier's wish when the submitter had none."""
+    classifier = TaskClassifier(is_registered=lambda name: _is_function(projection, name))
+
+    def describe(state: TaskState) -> ReadyTask:
+        described = ready_task(state, history, now())
+        if state.executor_type is not None:
+            return described
+        wish = classifier.classify(state.type, bytes(state.input_data)).executor_type
+        return replace(described, preferred_type=wish)
+
+    return describe
+
+
+def _is_function(projection: Projection, name: str) -> bool:
+    return any(
+        one.type is ExecutorType.ALGORITHMIC and not one.gone and name in one.capabilities.supported_task_types for one in projection.executors.values()
+    )

@@ -1,0 +1,237 @@
+"""The clock's part: leases that end, deadlines, backoffs, unanswered questions, failed dependencies. Every replica has one; the log parts those that act
+on the same thing, so being late, early or double costs nothing but a lost race.
+
+Invariants:
+1. Nobody loses a claim while its executor was heard of, by this replica's monotonic clock, within the lease: a wall clock that jumps forward ends nothing.
+2. A claim ends when neither the executor nor the task was renewed within the lease; a wall clock that jumps back delays that by at most one lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from appliance.contracts.orchestrator.v1.values import ExecutorStatus, TaskStatus
+from appliance.kit.errors import ApplianceError
+from appliance.kit.logging import get_logger
+from services.orchestrator.dispatch import Dispatch
+from services.orchestrator.domain import commands as cm
+from services.orchestrator.domain.events import ApprovalRequested, Assigned, Envelope, ExecutorStatusChanged
+from services.orchestrator.domain.registry import ExecutorState
+from services.orchestrator.domain.task_state import TaskState
+from services.orchestrator.ports import Leases
+from services.orchestrator.replica import Replica
+
+TICK_SECONDS: Final = 0.1
+AT_ONCE: Final = 256
+BY: Final = "system:clock"
+_log = get_logger(__name__)
+
+
+class Guardian:
+    """See the module.
+
+    Args:
+        replica: takes the commands.
+        dispatch: is told when waiting times are over.
+        leases: signs of life of executors.
+        most_losses: see the settings.
+        lease_seconds: of the box's own executors; how long a sign of life lasts at least by the monotonic clock.
+        attempt_seconds: longest attempt unless the task says otherwise (external executors; the box's own are timed where they run).
+    """
+
+    def __init__(
+        self, replica: Replica, dispatch: Dispatch, leases: Leases, *, most_losses: int, lease_seconds: float, attempt_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._replica = replica
+        self._projection = replica.projection
+        self._dispatch = dispatch
+        self._leases = leases
+        self._most_losses = most_losses
+        self._lease_seconds = lease_seconds
+        self._attempt_seconds = attempt_seconds
+        self._monotonic = monotonic
+        self._heard: dict[str, tuple[int, float, float]] = {}
+        self._due: list[tuple[float, str, str]] = []
+        self._void: dict[str, None] = {}
+        self._working: set[asyncio.Future[object]] = set()
+
+    def start(self) -> None:
+        """Note what the projection has; from here on :meth:`changed` does."""
+        for state in self._projection.tasks.values():
+            self._note(state)
+            for approval in state.pending_approvals:
+                self._at(approval.expires_at, "approval", state.id)
+
+    def changed(self, before: TaskState | None, after: TaskState, envelope: Envelope) -> None:
+        """A listener of the projection."""
+        if before is None:
+            self._note(after)
+        for event in envelope.events:
+            if isinstance(event, ApprovalRequested):
+                self._at(event.expires_at, "approval", after.id)
+            elif isinstance(event, Assigned) and after.is_held:
+                self._at(envelope.at + (after.timeout_seconds or self._attempt_seconds) + self._lease_seconds, "attempt", after.id)
+                executor = self._projection.executors.get(event.executor)
+                if executor is not None and event.incarnation < executor.incarnation:
+                    self._void[after.id] = None
+
+    def registered(self, executor: ExecutorState) -> None:
+        """A listener: claims of earlier incarnations are void."""
+        for task_id in self._projection.held.get(executor.id, ()):
+            state = self._projection.tasks[task_id]
+            if executor.gone or state.incarnation < executor.incarnation:
+                self._void[task_id] = None
+
+    def seen_at(self, executor_id: str) -> float:
+        """Until when it said to live; 0 when it never did."""
+        return self._heard.get(executor_id, (0, 0.0, 0.0))[1]
+
+    def hear(self, executor_id: str, incarnation: int, until: float) -> None:
+        """A sign of life."""
+        self._heard[executor_id] = (incarnation, until, self._monotonic())
+
+    async def listen_forever(self) -> None:
+        """Take in signs of life."""
+        while True:
+            try:
+                async for executor_id, incarnation, until in self._leases.watch():
+                    self.hear(executor_id, incarnation, until)
+            except ApplianceError as error:
+                _log.warning("leases_interrupted", error=error.message)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def run(self) -> None:
+        """Act on what is due, for ever."""
+        while True:
+            try:
+                await self.tick()
+            except ApplianceError as error:
+                _log.warning("guardian_delayed", code=error.code, error=error.message)
+            await asyncio.sleep(TICK_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - parts replicas, guards nothing
+
+    async def tick(self) -> None:
+        """One round."""
+        now = self._replica.now()
+        self._dispatch.wake_later(now)
+        await self._fail_dependents()
+        await self._look_up_dependencies()
+        await self._act_on_due(now)
+        await self._expire_leases(now)
+
+    def _note(self, state: TaskState) -> None:
+        if not state.is_terminal:
+            self._at(state.deadline, "deadline", state.id)
+
+    def _at(self, due: float | None, kind: str, task_id: str) -> None:
+        if due is not None:
+            heapq.heappush(self._due, (due, kind, task_id))
+
+    async def _fail_dependents(self) -> None:
+        while self._dispatch.to_fail:
+            batch = list(self._dispatch.to_fail.items())[:AT_ONCE]
+            for task_id, _ in batch:
+                self._dispatch.to_fail.pop(task_id, None)
+            await self._together([(task_id, cm.FailDependent(dependency=dependency)) for task_id, dependency in batch])
+
+    async def _look_up_dependencies(self) -> None:
+        """Dependencies that have left memory: the log knows how they ended."""
+        for task_id in list(self._dispatch.to_look_up)[:AT_ONCE]:
+            self._dispatch.to_look_up.pop(task_id, None)
+            for dependency in list(self._projection.unmet.get(task_id, ())):
+                if dependency in self._projection.tasks:
+                    continue
+                state = await self._replica.load(dependency)
+                if state is not None and state.status is TaskStatus.COMPLETED:
+                    self._projection.meet(task_id, dependency)
+                elif state is None or state.status is TaskStatus.FAILED:
+                    self._dispatch.to_fail[task_id] = dependency
+            waiting = self._projection.tasks.get(task_id)
+            if waiting is not None:
+                self._dispatch.review(waiting)
+
+    async def _act_on_due(self, now: float) -> None:
+        commands: list[tuple[str, cm.Command]] = []
+        while self._due and self._due[0][0] <= now and len(commands) < AT_ONCE:
+            _, kind, task_id = heapq.heappop(self._due)
+            state = self._projection.tasks.get(task_id)
+            if state is None or state.is_terminal:
+                continue
+            if kind == "deadline":
+                commands.append((task_id, cm.PassDeadline()))
+            elif kind == "approval":
+                commands += [(task_id, cm.ExpireApproval(approval=one.id)) for one in state.pending_approvals]
+            elif state.is_held and state.assigned_at is not None:
+                limit = (state.timeout_seconds or self._attempt_seconds) + self._lease_seconds
+                if state.status is not TaskStatus.AWAITING_APPROVAL and state.assigned_at + limit <= now:
+                    commands.append((task_id, self._expiry(state, "timeout")))
+        await self._together(commands)
+
+    async def _expire_leases(self, now: float) -> None:
+        commands: list[tuple[str, cm.Command]] = []
+        for task_id in list(self._void)[:AT_ONCE]:
+            del self._void[task_id]
+            state = self._projection.tasks.get(task_id)
+            if state is not None and state.is_held:
+                commands.append((task_id, self._expiry(state, "incarnation")))
+        for executor_id in list(self._projection.held):
+            if len(commands) >= AT_ONCE:
+                break
+            commands += self._silent_claims(executor_id, now)[:AT_ONCE]
+        await self._together(commands)
+
+    def _silent_claims(self, executor_id: str, now: float) -> list[tuple[str, cm.Command]]:
+        incarnation, until, heard_at = self._heard.get(executor_id, (0, 0.0, -1e9))
+        executor = self._projection.executors.get(executor_id)
+        if executor is not None and not executor.gone and incarnation == executor.incarnation:
+            if until > now or self._monotonic() - heard_at < self._lease_seconds:
+                return []
+            self._lose(executor)
+        found: list[tuple[str, cm.Command]] = []
+        for task_id in self._projection.held.get(executor_id, ()):
+            state = self._projection.tasks[task_id]
+            if state.lease_until is not None and state.lease_until <= now:
+                found.append((task_id, self._expiry(state, "silent")))
+        return found
+
+    def _lose(self, executor: ExecutorState) -> None:
+        if executor.status is ExecutorStatus.ONLINE:
+            lost = ExecutorStatusChanged(status=ExecutorStatus.LOST, by=BY)
+
+            def decide(known: ExecutorState | None) -> tuple[ExecutorStatusChanged, ...]:
+                return (lost,) if known is not None and known.status is ExecutorStatus.ONLINE and known.incarnation == executor.incarnation else ()
+
+            self._soon(self._replica.change_executor(executor.id, decide, by=BY))
+
+    def _expiry(self, state: TaskState, reason: str) -> cm.ExpireLease:
+        return cm.ExpireLease(token=state.token, reason=reason, most_losses=self._most_losses, jitter=random.uniform(-1, 1))  # noqa: S311 - spreads retries
+
+    async def _together(self, commands: list[tuple[str, cm.Command]]) -> None:
+        if commands:
+            await asyncio.gather(*(self._quietly(task_id, command) for task_id, command in commands))
+
+    async def _quietly(self, task_id: str, command: cm.Command) -> None:
+        try:
+            await self._replica.execute(task_id, None, command, by=BY)
+        except ApplianceError as error:
+            if error.code in {"unavailable", "overloaded", "disk_full"}:
+                self._at(self._replica.now() + 1.0, "deadline" if isinstance(command, cm.PassDeadline) else "approval", task_id)
+                if isinstance(command, cm.FailDependent):
+                    self._dispatch.to_fail[task_id] = command.dependency
+            elif error.code not in {"task_state", "stale_claim", "not_found"}:
+                _log.warning("guardian_command_failed", task=task_id, code=error.code)
+
+    def _soon(self, work: Awaitable[object]) -> None:
+        task = asyncio.ensure_future(work)
+        self._working.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Future[object]) -> None:
+        self._working.discard(task)
+        if not task.cancelled() and isinstance(task.exception(), ApplianceError):
+            _log.warning("guardian_delayed", error=str(task.exception()))

@@ -1,0 +1,67 @@
+"""Settings of the orchestrator, prefix ``APPLIANCE_ORCHESTRATOR_``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from appliance.kit.settings import ServiceSettings, service_config
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class OrchestratorSettings(ServiceSettings):
+    """Times are seconds, sizes bytes.
+
+    Attributes:
+        replica: name of this replica, stable over restarts: a new run under the same name ends the claims of the one before at once.
+        nats_urls: servers of a site's cluster; empty = the box runs its own server.
+        nats_credentials_file, nats_ca_file, nats_cert_file, nats_key_file: how a site's servers are reached.
+        lease_seconds: an executor that is not heard of for so long has lost its tasks; the box's own renew three times as often.
+        external_lease_seconds: the same for executors outside, renewed by each of their reports.
+        most_losses: claims of one task that may end in silence before it is dead-lettered.
+        attempt_seconds: longest time of one attempt unless the task says otherwise.
+        max_*: what is refused (``too_large``) or shed (``overloaded``).
+        keep_terminal: ended tasks kept in memory; the log has the others.
+        retention_days: how long the log keeps ended tasks; ``max_log_bytes`` may end it earlier.
+        snapshot_*: a snapshot of everything known is written when one of these is reached.
+        policy: how ready tasks are ordered.
+        algorithmic_slots: tasks that this replica's worker works on at once; 0 = none.
+        function_modules: modules that register functions, beside the built-in ones and the plugins folder.
+    """
+
+    model_config = service_config("ORCHESTRATOR")
+
+    replica: str = "r1"
+    nats_urls: tuple[str, ...] = ()
+    nats_credentials_file: Path | None = None
+    nats_ca_file: Path | None = None
+    nats_cert_file: Path | None = None
+    nats_key_file: Path | None = None
+    nats_monitor_urls: tuple[str, ...] = ()
+    stream_replicas: int = Field(default=1, ge=1, le=5)
+    lease_seconds: float = Field(default=1.5, gt=0)
+    external_lease_seconds: float = Field(default=60.0, gt=0)
+    most_losses: int = Field(default=5, gt=0)
+    attempt_seconds: float = Field(default=3600.0, gt=0)
+    max_tasks_per_submission: int = Field(default=500, gt=0, le=1000)
+    max_open_tasks: int = Field(default=200_000, gt=0)
+    max_open_tasks_per_space: int = Field(default=100_000, gt=0)
+    max_input_bytes: int = Field(default=256 * KIB, gt=0)
+    max_result_bytes: int = Field(default=512 * KIB, gt=0)
+    max_checkpoint_bytes: int = Field(default=4 * MIB, gt=0)
+    keep_terminal: int = Field(default=20_000, gt=0)
+    retention_days: float = Field(default=90.0, gt=0)
+    max_log_bytes: int = Field(default=4096 * MIB, gt=0)
+    compact_after_entries: int = Field(default=2_000, gt=0)
+    checkpoints_kept: int = Field(default=50, gt=0)
+    snapshot_seconds: float = Field(default=300.0, gt=0)
+    snapshot_events: int = Field(default=50_000, gt=0)
+    snapshot_bytes: int = Field(default=64 * MIB, gt=0)
+    policy: Literal["deadline", "fifo", "cost", "resource"] = "deadline"
+    algorithmic_slots: int = Field(default=512, ge=0)
+    function_modules: tuple[str, ...] = ()
+    approval_seconds: float = Field(default=86_400.0, gt=0)

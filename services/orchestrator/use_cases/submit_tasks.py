@@ -1,0 +1,107 @@
+"""Making tasks: limits, rights, schemas, one atomic append; a task that can start at once is assigned in the entry that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from appliance.contracts.orchestrator.v1.values import Task, TaskSpec
+from appliance.identity.permissions import Resource, Verb
+from appliance.identity.principal import Principal
+from appliance.kit.errors import ApplianceError
+from services.orchestrator.domain import commands as cm
+from services.orchestrator.domain.task_state import TaskState
+from services.orchestrator.local_executors import LocalExecutor, LocalExecutors
+from services.orchestrator.replica import Replica
+from services.orchestrator.rights import Rights
+from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.submission import Planned, plan
+from services.orchestrator.views import task_view
+
+CheckSpec = Callable[[TaskSpec], None]
+
+
+class SubmitTasks:
+    """See the module.
+
+    Args:
+        replica: takes the commands.
+        rights: who may.
+        local: executors that could begin at once.
+        settings: limits.
+        check_spec: raises ``task_invalid`` for schemas that cannot be used and inputs that nobody takes.
+    """
+
+    def __init__(
+        self, replica: Replica, rights: Rights, local: LocalExecutors, settings: OrchestratorSettings, check_spec: CheckSpec
+    ) -> None:
+        self._replica = replica
+        self._rights = rights
+        self._local = local
+        self._settings = settings
+        self._check_spec = check_spec
+
+    async def submit(self, principal: Principal, specs: Sequence[TaskSpec]) -> Sequence[Task]:
+        """See ``contracts.orchestrator.v1.api.Tasks.submit``; answers in the order of ``specs``."""
+        if not specs or len(specs) > self._settings.max_tasks_per_submission:
+            most = self._settings.max_tasks_per_submission
+            raise ApplianceError("task_invalid", f"a submission has 1 to {most} tasks", hint="submit the rest afterwards")
+        for space in {spec.space for spec in specs}:
+            self._rights.require_in_space(principal, Verb.CREATE, Resource.TASK, space)
+        return await self.make(principal, specs, principal.account, by=principal.subject)
+
+    async def make(self, principal: Principal, specs: Sequence[TaskSpec], owner: str, *, by: str, parent: str | None = None) -> Sequence[Task]:
+        """The same after the rights were checked; ``parent`` for a delegated task."""
+        self._check_room(specs)
+        for spec in specs:
+            self._check_spec(spec)
+        planned = plan(specs, owner, self._settings.max_input_bytes, self._replica.now(), parent)
+        await self._check_outside(principal, planned)
+        states = await self._make_all(planned, by)
+        by_id = {state.id: state for state in states}
+        return [task_view(by_id[one.id], self._replica.projection) for one in sorted(planned, key=lambda one: one.at)]
+
+    async def _make_all(self, planned: Sequence[Planned], by: str) -> Sequence[TaskState]:
+        reserved: list[LocalExecutor] = []
+        pairs: list[tuple[str, str, tuple[cm.Command, ...]]] = []
+        try:
+            for one in planned:
+                commands: tuple[cm.Command, ...] = (cm.Create(created=one.created),)
+                executor = None if one.created.dependencies or one.id in self._replica.projection.tasks else self._eager(one)
+                if executor is not None:
+                    reserved.append(executor)
+                    executor.claiming += 1
+                    commands = (*commands, self._local.assignment(executor))
+                pairs.append((one.id, one.created.space, commands))
+            if len(pairs) == 1:
+                task_id, space, commands = pairs[0]
+                return [await self._replica.execute(task_id, space, *commands, by=by)]
+            return await self._replica.execute_all(pairs, by=by)
+        finally:
+            for executor in reserved:
+                executor.claiming -= 1
+
+    def _eager(self, one: Planned) -> LocalExecutor | None:
+        return self._local.eager(one.created.type, one.created.executor_type)
+
+    def _check_room(self, specs: Sequence[TaskSpec]) -> None:
+        """Backpressure: refuse, rather than let the log and memory grow without end."""
+        projection, settings = self._replica.projection, self._settings
+        if projection.open_count + len(specs) > settings.max_open_tasks:
+            raise _full("the box", settings.max_open_tasks)
+        for space in {spec.space for spec in specs}:
+            count = sum(spec.space == space for spec in specs)
+            if projection.open_by_space.get(space, 0) + count > settings.max_open_tasks_per_space:
+                raise _full("the space", settings.max_open_tasks_per_space)
+
+    async def _check_outside(self, principal: Principal, planned: Sequence[Planned]) -> None:
+        for dependency in dict.fromkeys(one for task in planned for one in task.outside):
+            state = await self._replica.state(dependency) if dependency.startswith("t_") and len(dependency) < 64 else None
+            if state is None or not self._rights.may_read(principal, state):
+                raise ApplianceError("task_invalid", f"there is no task {dependency[:80]!r} to depend on", hint="use ids of tasks, or keys of this submission")
+            if state.is_terminal and dependency not in self._replica.projection.tasks:
+                self._replica.projection.put_task(None, state)
+
+
+def _full(what: str, most: int) -> ApplianceError:
+    hint = "wait until some are done, then submit again"
+    return ApplianceError("overloaded", f"{what} has {most} open tasks already", hint=hint, retry_after_seconds=5)
