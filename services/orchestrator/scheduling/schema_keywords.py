@@ -24,7 +24,14 @@ from appliance.kit.errors import ApplianceError
 
 LONGEST_PATTERN: Final = 1000
 KEPT_PATTERNS: Final = 512
-STEPS_PER_LOOK: Final = 256
+
+EVOLVED: Final = (
+    ("schema", "schema"),
+    ("_ref_resolver", "resolver"),
+    ("format_checker", "format_checker"),
+    ("_registry", "registry"),
+    ("_resolver", "_resolver"),
+)
 
 Keyword = Callable[[Any, Any, Any, Any], Iterator[Any] | None]
 
@@ -43,7 +50,7 @@ class Budget:
     def step(self) -> None:
         """One keyword is applied to one value."""
         self._steps -= 1
-        if self._steps < 0 or (self._steps % STEPS_PER_LOOK == 0 and time.monotonic() > self._ends):
+        if self._steps < 0 or time.monotonic() > self._ends:  # each time: a step can describe a large value
             raise BudgetSpentError
 
 
@@ -85,7 +92,17 @@ def bounded(dialect: Any) -> Any:
         "uniqueItems": _unique_items,
     }
     keywords = {name: own.get(name, function) for name, function in dialect.VALIDATORS.items()}
-    return validators.extend(dialect, {name: _counted(function) for name, function in keywords.items()})
+    validator = validators.extend(dialect, {name: _counted(function) for name, function in keywords.items()})
+    validator.evolve = _evolve
+    return validator
+
+
+def _evolve(self: Any, **changes: Any) -> Any:
+    """The validator of a part of the schema. The library's own goes back to the unbounded class wherever a schema names its dialect."""
+    for name, argument in EVOLVED:
+        if argument not in changes:
+            changes[argument] = getattr(self, name)
+    return type(self)(**changes)
 
 
 def _counted(function: Keyword) -> Keyword:
@@ -123,7 +140,7 @@ def _additional_properties(validator: Any, allowed: Any, instance: Any, schema: 
             yield from validator.descend(instance[name], allowed, path=name)
 
 
-def _unique_items(validator: Any, is_unique: bool, instance: Any, _schema: Any) -> Iterator[Any]:  # noqa: FBT001 the value of the keyword
+def _unique_items(validator: Any, is_unique: bool, instance: Any, _schema: Any) -> Iterator[Any]:
     if not is_unique or not validator.is_type(instance, "array"):
         return
     seen = {msgspec.json.encode(_canonical(item), order="sorted") for item in instance}
