@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from appliance.kit.errors import ApplianceError
 from services.orchestrator.mcp.calls import Call, Following, chained
@@ -11,6 +12,8 @@ from services.orchestrator.mcp.links import Authenticate, Authorise, LimitRate, 
 from services.orchestrator.mcp.ports import McpDependencies
 from services.orchestrator.mcp.resources import ListResources, ReadResource
 from services.orchestrator.mcp.settings import McpSettings
+
+_UNKNOWN: Final = "unknown_tool"
 
 
 class Desk:
@@ -32,10 +35,11 @@ class Desk:
 
     async def answer(self, call: Call) -> Any:
         """What the tool or resource returns; raises ApplianceError, nothing else."""
+        if call.action not in self._ends:  # the audit log names tools that exist only
+            call = replace(call, action=_UNKNOWN, arguments={"name": call.action})
         return await self._chain(call)
 
     async def _end(self, call: Call) -> Any:
-        end = self._ends.get(call.action)
-        if end is None:
-            raise ApplianceError("invalid_request", f"there is no tool {call.action[:100]!r}", hint="tools: " + ", ".join(CARDS))
-        return await end(call)
+        if call.action == _UNKNOWN:
+            raise ApplianceError("invalid_request", f"there is no tool {str(call.arguments['name'])[:100]!r}", hint="tools: " + ", ".join(CARDS))
+        return await self._ends[call.action](call)

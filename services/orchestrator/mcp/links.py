@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from appliance.audit.ports import Auditor
-from appliance.audit.record import Detail, Outcome
+from appliance.audit.record import Outcome
+from appliance.contracts.orchestrator.v1.values import Task
 from appliance.identity.permissions import Resource, Verb, rows_of
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
@@ -65,7 +66,7 @@ class Record:
             _log.exception("mcp_call_failed", tool=call.action, subject=call.caller.subject)
             await self._write(call, "error", "internal", started)
             raise ApplianceError("internal", "the call failed inside the box", hint="see the log of the box; this is a defect") from error
-        await self._write(call, "ok", "", started)
+        await self._write(call, "ok", "", started, answer)
         return answer
 
     async def _refused(self, call: Call, error: ApplianceError, started: float) -> None:
@@ -74,10 +75,14 @@ class Record:
             return
         await self._write(call, "deny" if error.outcome.http in _DENYING else "error", error.code, started)
 
-    async def _write(self, call: Call, outcome: Outcome, code: str, started: float) -> None:
+    async def _write(self, call: Call, outcome: Outcome, code: str, started: float, answer: Any = None) -> None:
         seconds = self._since(started)
         _log.info("mcp_call", tool=call.action, subject=call.caller.subject, outcome=code or outcome, seconds=seconds)
-        detail: Detail = {"seconds": seconds, **({"code": code} if code else {})}
+        detail: dict[str, str | int | float | bool | list[str] | None] = {"seconds": seconds}
+        if code:
+            detail["code"] = code
+        if isinstance(answer, dict) and isinstance(task := answer.get("task"), Task):  # which one was claimed, which child was made
+            detail["task"] = task.id
         await self._audit.append(actor=call.caller.subject, action=f"mcp.{call.action}", resource=call.resource, outcome=outcome, detail=detail)
 
     def _since(self, started: float) -> float:
