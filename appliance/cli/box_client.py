@@ -33,9 +33,25 @@ class BoxClient:
         """JSON answer of a POST."""
         return self._json("POST", path, json=body, params=_given(parameters))
 
-    def delete(self, path: str) -> None:
+    def put(self, path: str, body: object) -> Any:
+        """JSON answer of a PUT, None when there is none."""
+        return self._json("PUT", path, json=body)
+
+    def patch(self, path: str, body: object) -> Any:
+        """JSON answer of a PATCH."""
+        return self._json("PATCH", path, json=body)
+
+    def delete(self, path: str, **parameters: object) -> None:
         """DELETE, nothing comes back."""
-        self._json("DELETE", path)
+        self._json("DELETE", path, params=_given(parameters))
+
+    def bytes(self, path: str) -> bytes:
+        """Body of a GET as it is."""
+        with self._connected():
+            response = self._http.get(path)
+        if response.status_code >= 400:
+            raise _error(response)
+        return response.content
 
     def upload(self, path: Path, space: str, name: str) -> dict[str, Any]:
         """Send one file; the row that the box gives for it."""
@@ -53,6 +69,28 @@ class BoxClient:
             for line in response.iter_lines():
                 if line.startswith("data:") and (data := line[5:].strip()) != "[DONE]":
                     yield json.loads(data)
+
+    def feed(self, path: str, quiet_seconds: float, **parameters: object) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and data of server-sent events; the name ``""`` says that the stream lives (its data are empty).
+
+        Raises ``unavailable`` when nothing at all comes for ``quiet_seconds``, and the error that an ``error`` event carries.
+        """
+        timeout = httpx.Timeout(quiet_seconds, connect=5.0)
+        with self._connected(), self._http.stream("GET", path, params=_given(parameters), timeout=timeout) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise _error(response)
+            name = ""
+            for line in response.iter_lines():
+                if line.startswith(":"):
+                    yield "", {}
+                elif line.startswith("event:"):
+                    name = line[6:].strip()
+                elif line.startswith("data:"):
+                    data = json.loads(line[5:])
+                    if name == "error":
+                        raise _told(data["error"])
+                    yield name, data
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
         with self._connected():
@@ -103,8 +141,11 @@ def _given(parameters: Mapping[str, object]) -> dict[str, str]:
 
 def _error(response: httpx.Response) -> ApplianceError:
     try:
-        body = response.json()["error"]
-        code, message, hint = str(body.get("code") or "internal"), str(body.get("message")), str(body.get("hint") or "")
-    except (ValueError, KeyError, TypeError):
-        code, message, hint = "internal", f"the box answered {response.status_code}", "see its log"
-    return ApplianceError(code if code in OUTCOMES else "internal", message, hint=hint)
+        return _told(response.json()["error"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ApplianceError("internal", f"the box answered {response.status_code}", hint="see its log")
+
+
+def _told(body: dict[str, Any]) -> ApplianceError:
+    code = str(body.get("code") or "internal")
+    return ApplianceError(code if code in OUTCOMES else "internal", str(body.get("message")), hint=str(body.get("hint") or ""))

@@ -8,7 +8,27 @@ from typing import Any
 
 import typer
 
-from appliance.cli import audit, backup, bundle, chat, docs, doctor, keys, models, prove, smoke, spaces, trust, up, users
+from appliance.cli import (
+    approvals,
+    audit,
+    backup,
+    bundle,
+    chat,
+    docs,
+    doctor,
+    executors,
+    keys,
+    knowledge,
+    models,
+    prove,
+    schedules,
+    smoke,
+    spaces,
+    tasks,
+    trust,
+    up,
+    users,
+)
 from appliance.kit.errors import ApplianceError
 
 app = typer.Typer(
@@ -30,6 +50,11 @@ app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("prove-airgap")(prove.prove_airgap)
 app.add_typer(docs.app, name="docs")
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(approvals.app, name="approvals")
+app.add_typer(executors.app, name="executors")
+app.add_typer(schedules.app, name="schedules")
+app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(users.app, name="users")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(keys.app, name="keys")

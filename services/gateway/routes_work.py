@@ -94,7 +94,7 @@ def work_routes(box: Dependencies, waits: Slots) -> APIRouter:
     @router.post(
         "/tasks/{task_id}/delegate",
         summary="Make a child task",
-        **told(Task, sends=Delegation, status=201, example={"token": _TOKEN, "task": {"type": "text.count", "key": "part-1"}}),
+        **told(Task, sends=Delegation, status=201, example={"token": _TOKEN, "task": {"type": "text.word_count", "key": "part-1"}}),
     )
     async def delegate(task_id: TaskId, asked: Delegating, caller: Caller) -> Response:
         return answered(await present(box.orchestration).work.delegate(caller, task_id, asked.token, asked.task), 201)

@@ -280,8 +280,8 @@ class CypherQuery(Wire, frozen=True):
 
 TASKS_EXAMPLE: Final = {
     "tasks": [
-        {"type": "text.count", "key": "north", "inputData": {"text": "ten boxes of apples"}},
-        {"type": "workflow.steps", "key": "report", "dependencies": ["north"], "inputData": {"steps": [{"name": "write"}]}, "priority": 80},
+        {"type": "text.word_count", "key": "count", "inputData": {"text": "ten boxes of apples"}},
+        {"type": "workflow.steps", "key": "report", "dependencies": ["count"], "inputData": {"steps": 3}, "priority": 80},
     ]
 }
 CAPABILITIES_EXAMPLE: Final = msgspec.to_builtins(
@@ -294,7 +294,7 @@ QUESTION_EXAMPLE: Final = {"token": 4711, "action": "file.delete", "arguments": 
 DECISION_EXAMPLE: Final = {"decision": "approve", "grant": "once", "reason": "agreed with legal"}
 SCHEDULE_EXAMPLE: Final = {
     "trigger": {"cron": "0 7 * * 1-5", "timezone": "Europe/Moscow"},
-    "spec": {"type": "text.count", "inputData": {"text": "every working day"}},
+    "spec": {"type": "text.word_count", "inputData": {"text": "every working day"}},
 }
 KNOWLEDGE_EXAMPLE: Final = {
     "type": "domain_knowledge",
