@@ -71,7 +71,7 @@ class RecordingContext:
         self.reports.append((progress, note))
         self.recorded.set()
 
-    async def save(self, state: object, executed_actions: Sequence[object] = (), remaining_plan: object = None) -> str:
+    async def save(self, state: object, executed_actions: Sequence[object] = (), remaining_plan: object = None) -> str:  # noqa: ARG002 - of the port
         self._check()
         self.states.append(state)
         return f"c_{len(self.states)}"

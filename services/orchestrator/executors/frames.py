@@ -21,7 +21,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of all messages; ``job`` is the number that the box gave a task on this worker."""
 
 
-class Start(_Message, tag=1):
+class Start(_Message, tag=1, frozen=True):
     """Run ``function`` for task ``task``; ``steps`` are finished already. Times in seconds."""
 
     job: int
@@ -33,14 +33,14 @@ class Start(_Message, tag=1):
     steps: dict[str, bytes]
 
 
-class Durable(_Message, tag=2):
+class Durable(_Message, tag=2, frozen=True):
     """The first ``count`` steps that the job sent are durable."""
 
     job: int
     count: int
 
 
-class Answer(_Message, tag=3):
+class Answer(_Message, tag=3, frozen=True):
     """What came of call number ``call``: JSON, or why not."""
 
     job: int
@@ -49,13 +49,13 @@ class Answer(_Message, tag=3):
     failed: bool = False
 
 
-class Cancel(_Message, tag=4):
+class Cancel(_Message, tag=4, frozen=True):
     """Stop the job."""
 
     job: int
 
 
-class Hello(_Message, tag=10):
+class Hello(_Message, tag=10, frozen=True):
     """The worker is ready. ``functions``: (name, is async, timeout, input schema as JSON); ``problems``: modules that could not be loaded."""
 
     functions: tuple[tuple[str, bool, float | None, bytes], ...]
@@ -63,14 +63,14 @@ class Hello(_Message, tag=10):
     sealed: str
 
 
-class Steps(_Message, tag=11):
+class Steps(_Message, tag=11, frozen=True):
     """Finished steps, oldest first."""
 
     job: int
     steps: tuple[tuple[str, bytes], ...]
 
 
-class Done(_Message, tag=12):
+class Done(_Message, tag=12, frozen=True):
     """The function returned; ``steps`` are those that were not sent yet."""
 
     job: int
@@ -78,7 +78,7 @@ class Done(_Message, tag=12):
     steps: tuple[tuple[str, bytes], ...]
 
 
-class Failed(_Message, tag=13):
+class Failed(_Message, tag=13, frozen=True):
     """The function raised. ``kind``: ``failed``, ``refused``, ``later``, ``cancelled``; ``trace``: its traceback, cut; ``fatal``: the worker is no longer sound."""
 
     job: int
@@ -90,7 +90,7 @@ class Failed(_Message, tag=13):
     fatal: bool = False
 
 
-class Progress(_Message, tag=14):
+class Progress(_Message, tag=14, frozen=True):
     """How far the job is."""
 
     job: int
@@ -98,7 +98,7 @@ class Progress(_Message, tag=14):
     note: str
 
 
-class Call(_Message, tag=15):
+class Call(_Message, tag=15, frozen=True):
     """The job asks for ``what``: ``save``, ``restore``, ``effect``, ``finish``."""
 
     job: int
@@ -147,7 +147,7 @@ class FrameChannel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio."""
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's does not inherit from it
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's does not inherit from it
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Of asyncio."""

@@ -32,6 +32,7 @@ from services.orchestrator.executors.sandbox import WorkerLimits, follow_parent,
 
 _BEAT_SECONDS: Final = 0.1
 _MOST_TRACE: Final = 4_000
+_MOST_FRAMES: Final = 20
 _MOST_MESSAGE: Final = 1_000
 _LARGEST_REQUEST: Final = 1 << 30
 
@@ -201,7 +202,7 @@ async def _in_thread(loop: asyncio.AbstractEventLoop, called: Callable[..., Any]
 
 
 def _failure(job: int, error: BaseException, steps: tuple[tuple[str, bytes], ...]) -> Failed:
-    message = str(error)[:_MOST_MESSAGE] or type(error).__name__
+    message = _said(error)
     if isinstance(error, asyncio.CancelledError):
         return Failed(job, "cancelled", "cancelled", "stopped", "", steps)
     if isinstance(error, AttemptEndedError):
@@ -212,15 +213,21 @@ def _failure(job: int, error: BaseException, steps: tuple[tuple[str, bytes], ...
         return Failed(job, "later", "", message, "", steps)
     if isinstance(error, TooLargeError):
         return Failed(job, "refused", "result_invalid", message, "", steps)
-    return Failed(job, "failed", "executor_failed", f"{type(error).__name__}: {message}", _trace(error), steps, isinstance(error, MemoryError))
+    fatal = isinstance(error, MemoryError)
+    return Failed(job, "failed", "executor_failed", f"{type(error).__name__}: {message}", _trace(error), steps, fatal)
+
+
+def _said(error: BaseException) -> str:
+    """Its message, cut; somebody else's ``__str__`` may do anything."""
+    try:
+        return str(error)[:_MOST_MESSAGE] or type(error).__name__
+    except Exception:
+        return f"an error of class {type(error).__name__}, which cannot be shown"
 
 
 def _trace(error: BaseException) -> str:
-    """The end of its traceback."""
-    try:
-        return "".join(traceback.format_exception(error, limit=-20))[-_MOST_TRACE:]
-    except Exception:  # its own __str__ may do anything
-        return type(error).__name__
+    """Where it was raised, innermost last."""
+    return "".join(traceback.format_tb(error.__traceback__, -_MOST_FRAMES))[-_MOST_TRACE:]
 
 
 async def _serve(config: WorkerConfig, board: memoryview, problems: tuple[str, ...], sealed: str) -> None:

@@ -24,7 +24,7 @@ def load_functions(modules: Sequence[str], plugins: str | None) -> tuple[str, ..
     for name in (BUILT_IN, *modules):
         try:
             importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # noqa: PERF203 - somebody else's module: it may raise anything
+        except (Exception, SystemExit) as error:
             problems.append(_problem(name, error))
     for path in sorted(Path(plugins).glob("*.py"))[:_MOST_PLUGINS] if plugins else ():
         try:

@@ -38,7 +38,7 @@ async def retry(
     call: Callable[[], Awaitable[_T]],
     *,
     attempts: int = 3,
-    backoff: Backoff = Backoff(),  # noqa: B008 - frozen
+    backoff: Backoff = Backoff(),
     when: Callable[[Exception], bool] = is_transient,
 ) -> _T:
     """``call()`` until it works, at most ``attempts`` times; raises what the last one raised, and at once what ``when`` does not hold for."""

@@ -1,7 +1,7 @@
 """A system-call filter for function workers (seccomp BPF): no new processes, no network, nothing written, no signals to others, no kernel trickery.
 
 A denied call fails with EPERM (``clone3``, ``openat2`` and ``io_uring`` with ENOSYS: libraries then use the calls that can be looked into). Threads, reading
-files and Unix sockets stay. A call of a foreign architecture kills the process. Numbers: Linux uapi ``unistd.h``, syscall tables of x86-64 and arm64.
+files and pairs of Unix sockets stay. A call of a foreign architecture kills the process. Numbers: Linux uapi ``unistd.h``, syscall tables of x86-64 and arm64.
 """
 
 from __future__ import annotations
@@ -43,26 +43,27 @@ class _Machine(NamedTuple):
 # execve execveat ptrace process_vm_readv/writev, unlink(at) rename(at,at2) mkdir(at) rmdir link(at) symlink(at) mknod(at) creat truncate, chmod fchmod(at)
 # chown fchown lchown fchownat utime utimes futimesat utimensat, setxattr family removexattr family, mount umount2 pivot_root chroot, setns unshare,
 # bpf perf_event_open keyctl add_key request_key, userfaultfd, init_module finit_module delete_module, kexec_load, reboot, swapon swapoff,
-# pidfd_open pidfd_send_signal pidfd_getfd rt_sigqueueinfo rt_tgsigqueueinfo tkill, setuid family, acct, quotactl, sethostname
+# pidfd_open pidfd_send_signal pidfd_getfd rt_sigqueueinfo rt_tgsigqueueinfo tkill, setuid family, acct, quotactl, sethostname,
+# socket connect bind (socketpair stays: event loops need it)
 _X86: Final = _Machine(
     0xC000003E,
     (
         57, 58, 59, 322, 101, 310, 311, 87, 263, 82, 264, 316, 83, 258, 84, 86, 265, 88, 266, 133, 259, 85, 76, 90, 91, 268, 452, 92, 93, 94, 260, 132, 235, 261,
         280, 188, 189, 190, 197, 198, 199, 165, 166, 155, 161, 308, 272, 321, 298, 250, 248, 249, 323, 175, 313, 176, 246, 320, 169, 167, 168, 434, 424, 438,
-        129, 297, 200, 105, 106, 113, 114, 117, 119, 163, 179, 170, 171, 428, 429, 430, 431, 432, 433, 442, 304, 303,
+        129, 297, 200, 105, 106, 113, 114, 117, 119, 163, 179, 170, 171, 428, 429, 430, 431, 432, 433, 442, 304, 303, 41, 42, 49,
     ),
     (435, 437, 425, 426, 427),
-    56, ((2, 1), (257, 2)), (41, 53), (62, 234), 302,
+    56, ((2, 1), (257, 2)), (53,), (62, 234), 302,
 )  # fmt: skip
 _ARM: Final = _Machine(
     0xC00000B7,
     (
         221, 281, 117, 270, 271, 35, 38, 276, 34, 37, 36, 33, 45, 52, 53, 452, 54, 55, 88, 5, 6, 7, 14, 15, 16, 40, 39, 41, 51, 268, 97, 280, 241, 219, 217, 218,
         282, 105, 273, 106, 104, 294, 142, 224, 225, 434, 424, 438, 138, 240, 130, 146, 144, 145, 143, 147, 149, 89, 60, 161, 162, 428, 429, 430, 431, 432, 433,
-        442, 265, 264,
+        442, 265, 264, 198, 203, 200,
     ),
     (435, 437, 425, 426, 427),
-    220, ((56, 2),), (198, 199), (129, 131), 261,
+    220, ((56, 2),), (199,), (129, 131), 261,
 )  # fmt: skip
 _MACHINES: Final = {"x86_64": _X86, "aarch64": _ARM}
 

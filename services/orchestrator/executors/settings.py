@@ -45,4 +45,4 @@ class ExecutorSettings(ServiceSettings):
     llm_first_token_seconds: float = Field(default=60.0, gt=0)
     llm_timeout_seconds: float = Field(default=600.0, gt=0)
     llm_context_tokens: int = Field(default=8192, ge=0)
-    llm_costs: dict[str, tuple[float, float, float]] = {}
+    llm_costs: dict[str, tuple[float, float, float]] = Field(default_factory=dict)

@@ -25,6 +25,7 @@ _OPEN_FILES: Final = 256
 _WRITTEN_BYTES: Final = 64 * 1024
 _SOLO_JOBS: Final = 200
 _SOLO_IDLE_SECONDS: Final = 60.0
+_SPARE_CHECK_SECONDS: Final = 1.0
 _BACKOFF: Final = Backoff(first_seconds=0.1, most_seconds=5.0)
 
 
@@ -36,6 +37,8 @@ class WorkerGroup:
         self._config: dict[str, Any] = {}
         self._shared: list[FunctionProcess] = []
         self._idle: list[FunctionProcess] = []
+        self._spare: FunctionProcess | None = None
+        self._spare_taken = asyncio.Event()
         self._all: set[FunctionProcess] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._solo = asyncio.Semaphore(settings.solo_workers)
@@ -55,7 +58,7 @@ class WorkerGroup:
         first = await self._new_shared_or_refuse()
         self._admit(first)
         self._tasks = [asyncio.create_task(self._keep(first if number == 0 else None)) for number in range(self._settings.workers)]
-        self._tasks.append(asyncio.create_task(self._inspect()))
+        self._tasks += [asyncio.create_task(self._inspect()), asyncio.create_task(self._keep_spare())]
 
     async def stop(self) -> None:
         """Kill every worker and wait until each is gone."""
@@ -90,7 +93,7 @@ class WorkerGroup:
         """A worker for one job; it is kept for the next unless something happened."""
         async with self._solo:
             self._check_open()
-            worker = self._take_idle() or await self._start_worker(alone=True)
+            worker = self._take_idle() or await self._next_worker(alone=True)
             try:
                 yield worker
             finally:
@@ -129,7 +132,7 @@ class WorkerGroup:
         while True:
             try:
                 if worker is None:
-                    worker = await self._start_worker(alone=False)
+                    worker = await self._next_worker(alone=False)
                     self._admit(worker)
             except (WorkerLostError, OSError) as error:
                 self.problem, failures = str(error), failures + 1
@@ -147,6 +150,32 @@ class WorkerGroup:
         self._shared.append(worker)
         self.problem = ""
         self._changed.set()
+
+    async def _keep_spare(self) -> None:
+        """Have one more worker ready, so that the loss of another costs no time."""
+        failures = 0
+        while True:
+            if self._spare is None or not self._spare.is_usable:
+                try:
+                    self._spare = await self._start_worker(alone=False)
+                except (WorkerLostError, OSError) as error:
+                    self.problem, failures = str(error), failures + 1
+                    await asyncio.sleep(_BACKOFF.delay(failures))
+                    continue
+            failures = 0
+            self._spare_taken.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SPARE_CHECK_SECONDS):
+                    await self._spare_taken.wait()
+
+    async def _next_worker(self, *, alone: bool) -> FunctionProcess:
+        """The spare one, or a new one."""
+        spare, self._spare = self._spare, None
+        self._spare_taken.set()
+        if spare is None or not spare.is_usable:
+            return await self._start_worker(alone=alone)
+        spare.alone = alone
+        return spare
 
     async def _until_unusable(self, worker: FunctionProcess) -> None:
         """Wait until it is dead or retired (a retired one ends by itself)."""
@@ -190,7 +219,18 @@ class WorkerGroup:
         settings = self._settings
         plugins = str(settings.plugins_folder.absolute()) if settings.plugins_folder is not None else None
         named = [point.module for point in entry_points(group=ENTRY_POINTS)]
-        readable = [*sys.path, str(Path(__file__).resolve().parents[3]), sys.prefix, sys.base_prefix, "/usr/lib", "/usr/lib64", "/lib", "/lib64"]
+        root = Path(__file__).resolve().parents[3]  # in a checkout the box's own folder may lie in it: only the packages
+        readable = [
+            *(path for path in sys.path if Path(path) != root),
+            str(root / "appliance"),
+            str(root / "services"),
+            sys.prefix,
+            sys.base_prefix,
+            "/usr/lib",
+            "/usr/lib64",
+            "/lib",
+            "/lib64",
+        ]
         readable += ["/usr/share/zoneinfo", "/etc/localtime", "/dev/null", "/dev/urandom", "/proc/self", *([plugins] if plugins else [])]
         return {
             "modules": list(dict.fromkeys([*settings.function_modules, *named])),

@@ -218,7 +218,7 @@ class FunctionProcess:
                 return
 
     def inspect(self) -> None:
-        """Look at the worker, some times a second: does its loop turn, does a job take too long?"""
+        """Look at the worker, some times a second: does its loop turn, does a job take too long."""
         now = self._loop.time()
         if now - self._inspected > _LAG_SECONDS:  # we slept, perhaps the worker did too: count from now
             self._beat, self._held = (self._beat[0], now), (*self._held[:2], now)
