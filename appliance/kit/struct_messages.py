@@ -19,6 +19,7 @@ from appliance.kit.errors import ApplianceError
 
 REQUIRED: Final = object()
 """In place of a default: the field has none."""
+_NOTHING: Final = frozenset({type(None), msgspec.UnsetType})
 
 
 def put(message: Any, name: str, value: object) -> None:
@@ -74,13 +75,13 @@ def without_none(kind: Any) -> Any:
     """``X`` of ``X | None``."""
     if not allows_none(kind) or kind is Any:
         return kind
-    (one,) = [part for part in typing.get_args(kind) if part is not type(None)]
+    (one,) = [part for part in typing.get_args(kind) if part not in _NOTHING]
     return one
 
 
 def allows_none(kind: Any) -> bool:
-    """Whether ``kind`` is a union with None."""
-    return isinstance(kind, types.UnionType | typing._UnionGenericAlias) and type(None) in typing.get_args(kind)  # type: ignore[attr-defined]  # noqa: SLF001
+    """Whether ``kind`` is a union with None (or, for msgspec's decoders, with "unset")."""
+    return isinstance(kind, types.UnionType | typing._UnionGenericAlias) and not _NOTHING.isdisjoint(typing.get_args(kind))  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 @cache

@@ -21,12 +21,14 @@ from appliance.contracts.orchestrator.v1.values import (
     ExecutorType,
     KnowledgeEntry,
     KnowledgeType,
+    OptionalRaw,
     PerformanceProfile,
     StepRecord,
     Task,
     TaskEvent,
     TaskSpec,
     Wire,
+    null_is_none,
 )
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -70,7 +72,10 @@ class Fork(Wire, frozen=True):
     """Where the new task begins (a checkpoint, or the input) and what its input is (that of the old one when absent)."""
 
     checkpoint_id: Identifier | None = None
-    input_data: msgspec.Raw | None = None
+    input_data: OptionalRaw = None
+
+    def __post_init__(self) -> None:
+        null_is_none(self, "input_data")
 
 
 class NewPriority(Wire, frozen=True):
@@ -145,7 +150,10 @@ class Completion(Wire, frozen=True):
 
     token: Token
     result: msgspec.Raw = NULL
-    metrics: msgspec.Raw | None = None
+    metrics: OptionalRaw = None
+
+    def __post_init__(self) -> None:
+        null_is_none(self, "metrics")
 
 
 class FailureReport(Wire, frozen=True):
@@ -153,8 +161,11 @@ class FailureReport(Wire, frozen=True):
 
     token: Token
     error: Annotated[str, Meta(min_length=1, max_length=20_000)]
-    diagnostics: msgspec.Raw | None = None
+    diagnostics: OptionalRaw = None
     retryable: bool = True
+
+    def __post_init__(self) -> None:
+        null_is_none(self, "diagnostics")
 
 
 class Delegation(Wire, frozen=True):
@@ -178,9 +189,12 @@ class Question(Wire, frozen=True):
     token: Token
     action: Action
     arguments: msgspec.Raw = EMPTY
-    context: msgspec.Raw | None = None
+    context: OptionalRaw = None
     expires_in_seconds: Seconds | None = None
     default_action: Literal["approve", "reject"] = "reject"
+
+    def __post_init__(self) -> None:
+        null_is_none(self, "context")
 
 
 class EffectBegins(Wire, frozen=True):
@@ -214,8 +228,11 @@ class Decision(Wire, frozen=True):
 
     decision: Literal["approve", "reject"]
     reason: Reason = ""
-    modified_arguments: msgspec.Raw | None = None
+    modified_arguments: OptionalRaw = None
     grant: Literal["once", "session", "always"] = "once"
+
+    def __post_init__(self) -> None:
+        null_is_none(self, "modified_arguments")
 
 
 class Rules(Wire, frozen=True):

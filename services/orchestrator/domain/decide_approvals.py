@@ -89,7 +89,7 @@ def finish_effect(state: TaskState, command: cm.FinishEffect, _now: float) -> Ev
         return ()
     if approval.effect == "none":
         raise ApplianceError("task_state", "the action was not begun", hint="begin it first")
-    return (ev.EffectFinished(approval=command.approval, outcome=command.outcome if command.outcome else msgspec.Raw(NULL)),)
+    return (ev.EffectFinished(approval=command.approval, outcome=command.outcome or msgspec.Raw(NULL)),)
 
 
 def standing(state: TaskState, action: str, digest: str) -> ApprovalState | None:

@@ -17,6 +17,7 @@ from appliance.contracts.orchestrator.v1.values import (
     ExecutorCapabilities,
     ExecutorStatus,
     ExecutorType,
+    OptionalRaw,
     RetryPolicy,
     TaskError,
 )
@@ -28,7 +29,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="name
     """Base of all events."""
 
 
-class CheckpointSaved(Event):
+class CheckpointSaved(Event, frozen=True):
     """A checkpoint is in the object store (stored before this was written)."""
 
     checkpoint: str
@@ -38,7 +39,7 @@ class CheckpointSaved(Event):
     digest: str = ""
 
 
-class TaskCreated(Event):
+class TaskCreated(Event, frozen=True):
     """A task is there. ``steps`` and ``checkpoint`` (a full copy, its own) are set when it was forked from another."""
 
     type: str
@@ -51,7 +52,7 @@ class TaskCreated(Event):
     dependencies: tuple[str, ...] = ()
     key: str | None = None
     executor_type: ExecutorType | None = None
-    output_schema: msgspec.Raw | None = None
+    output_schema: OptionalRaw = None
     retry: RetryPolicy = RetryPolicy()
     timeout_seconds: float | None = None
     metadata: msgspec.Raw = EMPTY
@@ -61,7 +62,7 @@ class TaskCreated(Event):
     checkpoint: CheckpointSaved | None = None
 
 
-class Assigned(Event):
+class Assigned(Event, frozen=True):
     """An executor's claim won. The sequence of its envelope is the fencing token. ``incarnation`` tells the runs of one executor apart."""
 
     executor: str
@@ -71,7 +72,7 @@ class Assigned(Event):
     models: tuple[str, ...] = ()
 
 
-class ProgressReported(Event):
+class ProgressReported(Event, frozen=True):
     """The work goes on; the lease is renewed."""
 
     lease_until: float
@@ -79,14 +80,14 @@ class ProgressReported(Event):
     note: str | None = None
 
 
-class StepFinished(Event):
+class StepFinished(Event, frozen=True):
     """A step of the attempt has a result that later attempts reuse."""
 
     step: str
     result: msgspec.Raw = NULL
 
 
-class LeaseExpired(Event):
+class LeaseExpired(Event, frozen=True):
     """The claim ended without a report: the executor is gone, silent, or has registered anew."""
 
     executor: str
@@ -94,56 +95,56 @@ class LeaseExpired(Event):
     not_before: float | None = None
 
 
-class AttemptFailed(Event):
+class AttemptFailed(Event, frozen=True):
     """It did not work; it is tried again from ``not_before`` on."""
 
     error: TaskError
     not_before: float
 
 
-class ContinuationRequired(Event):
+class ContinuationRequired(Event, frozen=True):
     """Given back unfinished; whoever goes on begins at the checkpoint."""
 
     reason: str
     checkpoint: str | None = None
 
 
-class TaskCompleted(Event):
+class TaskCompleted(Event, frozen=True):
     """The result: the only event after which nothing can follow."""
 
     result: msgspec.Raw = NULL
     metrics: msgspec.Raw = EMPTY
 
 
-class TaskFailed(Event):
+class TaskFailed(Event, frozen=True):
     """It ends without a result: cancelled, out of attempts, past its deadline, or because of a dependency."""
 
     error: TaskError
 
 
-class Reopened(Event):
+class Reopened(Event, frozen=True):
     """An operator lets a failed task try again."""
 
     reason: str = ""
 
 
-class Paused(Event):
+class Paused(Event, frozen=True):
     """Held back; a claim ends."""
 
     reason: str = ""
 
 
-class Resumed(Event):
+class Resumed(Event, frozen=True):
     """Goes on after a pause."""
 
 
-class PriorityChanged(Event):
+class PriorityChanged(Event, frozen=True):
     """0–100."""
 
     priority: int
 
 
-class ApprovalRequested(Event):
+class ApprovalRequested(Event, frozen=True):
     """A person is asked. ``arguments_digest`` binds the answer to the arguments."""
 
     approval: str
@@ -157,31 +158,31 @@ class ApprovalRequested(Event):
     suggestion: str = ""
 
 
-class ApprovalDecided(Event):
+class ApprovalDecided(Event, frozen=True):
     """The answer, by a person, a policy, or the clock. ``grant`` = ``once``, ``session``, ``always``."""
 
     approval: str
     status: ApprovalStatus
     by: str
     reason: str = ""
-    modified_arguments: msgspec.Raw | None = None
+    modified_arguments: OptionalRaw = None
     grant: str = "once"
 
 
-class EffectBegun(Event):
+class EffectBegun(Event, frozen=True):
     """The approved action is about to be carried out; from here on it may have happened."""
 
     approval: str
 
 
-class EffectFinished(Event):
+class EffectFinished(Event, frozen=True):
     """The approved action has been carried out."""
 
     approval: str
     outcome: msgspec.Raw = NULL
 
 
-class Compacted(Event):
+class Compacted(Event, frozen=True):
     """The whole state up to here; entries before it may be dropped from the log. ``state`` is a ``TaskState`` as JSON."""
 
     state: msgspec.Raw
@@ -210,7 +211,7 @@ TaskHappening = (
 )
 
 
-class ExecutorRegistered(Event):
+class ExecutorRegistered(Event, frozen=True):
     """An executor offers its work; a higher incarnation ends the claims of the one before."""
 
     type: ExecutorType
@@ -224,21 +225,21 @@ class ExecutorRegistered(Event):
     replica: str = ""
 
 
-class ExecutorStatusChanged(Event):
+class ExecutorStatusChanged(Event, frozen=True):
     """By an operator, or ``lost`` by whoever missed its heartbeat."""
 
     status: ExecutorStatus
     by: str = ""
 
 
-class ExecutorUnregistered(Event):
+class ExecutorUnregistered(Event, frozen=True):
     """It left."""
 
 
 ExecutorHappening = ExecutorRegistered | ExecutorStatusChanged | ExecutorUnregistered
 
 
-class PolicyChanged(Event):
+class PolicyChanged(Event, frozen=True):
     """A rule of a space for an action (``mode`` ALWAYS, ASK, DENY; None removes it)."""
 
     action: str
@@ -246,16 +247,16 @@ class PolicyChanged(Event):
     source: str = "operator"
 
 
-class ScheduleChanged(Event):
+class ScheduleChanged(Event, frozen=True):
     """A schedule of a space; ``spec`` None removes it."""
 
     schedule: str
     trigger: msgspec.Raw = EMPTY
-    spec: msgspec.Raw | None = None
+    spec: OptionalRaw = None
     owner: str = ""
 
 
-class ScheduleFired(Event):
+class ScheduleFired(Event, frozen=True):
     """A schedule made a task for ``due``; ``missed`` due times before it were caught up by this one."""
 
     schedule: str

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from appliance.contracts.orchestrator.v1.values import EMPTY, NULL, ApprovalStatus, ExecutorType, RetryPolicy, TaskError, TaskStatus
+from appliance.contracts.orchestrator.v1.values import EMPTY, NULL, ApprovalStatus, ExecutorType, OptionalRaw, RetryPolicy, TaskError, TaskStatus
 from services.orchestrator.domain import events as ev
 
 MOST_COMMANDS_KEPT: Final = 4
@@ -23,7 +23,7 @@ _READY: Final = frozenset({TaskStatus.PENDING, TaskStatus.REQUIRES_CONTINUATION}
 _HELD: Final = frozenset({TaskStatus.ASSIGNED, TaskStatus.EXECUTING, TaskStatus.AWAITING_APPROVAL})
 
 
-class ApprovalState(msgspec.Struct, frozen=True, kw_only=True):
+class ApprovalState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One question of the task and its answer. ``effect``: ``none`` → ``begun`` → ``finished``."""
 
     id: str
@@ -40,7 +40,7 @@ class ApprovalState(msgspec.Struct, frozen=True, kw_only=True):
     decided_by: str | None = None
     decided_at: float | None = None
     reason: str = ""
-    modified_arguments: msgspec.Raw | None = None
+    modified_arguments: OptionalRaw = None
     grant: str = "once"
     effect: str = "none"
     outcome: msgspec.Raw = NULL
@@ -64,7 +64,7 @@ class CheckpointRef(msgspec.Struct, frozen=True):
     digest: str
 
 
-class TaskState(msgspec.Struct, frozen=True, kw_only=True):
+class TaskState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything about one task. ``attempts`` counts failures that were reported, ``losses`` claims that ended in silence."""
 
     id: str
@@ -78,7 +78,7 @@ class TaskState(msgspec.Struct, frozen=True, kw_only=True):
     dependencies: tuple[str, ...]
     key: str | None
     executor_type: ExecutorType | None
-    output_schema: msgspec.Raw | None
+    output_schema: OptionalRaw = None
     retry: RetryPolicy
     timeout_seconds: float | None
     metadata: msgspec.Raw

@@ -7,12 +7,16 @@ are only carried (they stay encoded), plain values where they are looked into.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 EMPTY: Final = msgspec.Raw(b"{}")
 NULL: Final = msgspec.Raw(b"null")
+if TYPE_CHECKING:
+    OptionalRaw: TypeAlias = msgspec.Raw | None
+else:
+    OptionalRaw = msgspec.Raw | msgspec.UnsetType  # as ``Raw | None`` msgspec decodes null only; this one decodes anything, absent is None
 
 
 class TaskStatus(StrEnum):
@@ -77,7 +81,13 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     """Base of everything that crosses an edge."""
 
 
-class TaskError(Wire):
+def null_is_none(struct: msgspec.Struct, name: str) -> None:
+    """``null`` on the wire is None here; for ``__post_init__`` of structs with an ``OptionalRaw``."""
+    if getattr(struct, name) == NULL:
+        msgspec.structs.force_setattr(struct, name, None)
+
+
+class TaskError(Wire, frozen=True):
     """Why a task failed: a stable ``code`` (``cancelled``, ``dependency_failed``, ``deadline_exceeded``, ``retries_exhausted``, ``rejected``, ``executor_failed`` …)."""
 
     code: str
@@ -85,7 +95,7 @@ class TaskError(Wire):
     diagnostics: msgspec.Raw = NULL
 
 
-class RetryPolicy(Wire):
+class RetryPolicy(Wire, frozen=True):
     """Attempt ``n`` waits ``min(first_seconds · factor^(n-1), most_seconds)`` with ± 20 % jitter. After ``max_attempts`` the task is dead-lettered."""
 
     max_attempts: int = 3
@@ -94,7 +104,7 @@ class RetryPolicy(Wire):
     most_seconds: float = 300.0
 
 
-class TaskSpec(Wire):
+class TaskSpec(Wire, frozen=True):
     """A task to be made.
 
     Attributes:
@@ -117,13 +127,16 @@ class TaskSpec(Wire):
     dependencies: tuple[str, ...] = ()
     key: str | None = None
     executor_type: ExecutorType | None = None
-    output_schema: msgspec.Raw | None = None
+    output_schema: OptionalRaw = None
     retry: RetryPolicy = RetryPolicy()
     timeout_seconds: float | None = None
     metadata: msgspec.Raw = EMPTY
 
+    def __post_init__(self) -> None:
+        null_is_none(self, "output_schema")
 
-class Task(Wire):
+
+class Task(Wire, frozen=True):
     """A task as its readers see it. ``fencing_token`` is shown to its executor only (0 otherwise)."""
 
     id: str
@@ -156,14 +169,14 @@ class Task(Wire):
     version: int = 0
 
 
-class StepRecord(Wire):
+class StepRecord(Wire, frozen=True):
     """A finished step of an attempt; it is not run again by later attempts. ``result`` is what it returned."""
 
     name: str
     result: msgspec.Raw
 
 
-class PerformanceProfile(Wire):
+class PerformanceProfile(Wire, frozen=True):
     """Seconds, tasks per second, money per task; measured by the executor or by the box."""
 
     average_latency: float = 0.0
@@ -171,7 +184,7 @@ class PerformanceProfile(Wire):
     cost_per_task: float = 0.0
 
 
-class ExecutorCapabilities(Wire):
+class ExecutorCapabilities(Wire, frozen=True):
     """What an executor can do. Empty ``supported_task_types`` = none; ``*`` = every type."""
 
     supported_task_types: tuple[str, ...] = ()
@@ -181,7 +194,7 @@ class ExecutorCapabilities(Wire):
     context_window_size: int = 0
 
 
-class PerformanceMetrics(Wire):
+class PerformanceMetrics(Wire, frozen=True):
     """What the box has seen of an executor."""
 
     completed: int = 0
@@ -190,7 +203,7 @@ class PerformanceMetrics(Wire):
     cost: float = 0.0
 
 
-class Executor(Wire):
+class Executor(Wire, frozen=True):
     """An executor as the registry knows it."""
 
     id: str
@@ -207,7 +220,7 @@ class Executor(Wire):
     seen_at: float = 0.0
 
 
-class Checkpoint(Wire):
+class Checkpoint(Wire, frozen=True):
     """A snapshot of a task's own state. ``base`` is the checkpoint that an incremental one (JSON patch, RFC 6902) builds on; readers get it resolved."""
 
     id: str
@@ -220,7 +233,7 @@ class Checkpoint(Wire):
     base: str | None = None
 
 
-class ApprovalRequest(Wire):
+class ApprovalRequest(Wire, frozen=True):
     """A question to a person. ``arguments_digest`` binds the answer to exactly these ``arguments`` (sha256 of their canonical JSON)."""
 
     id: str
@@ -238,11 +251,14 @@ class ApprovalRequest(Wire):
     decided_by: str | None = None
     decided_at: float | None = None
     reason: str = ""
-    modified_arguments: msgspec.Raw | None = None
+    modified_arguments: OptionalRaw = None
     suggestion: str = ""
 
+    def __post_init__(self) -> None:
+        null_is_none(self, "modified_arguments")
 
-class KnowledgeEntry(Wire):
+
+class KnowledgeEntry(Wire, frozen=True):
     """A piece of knowledge. ``embedding`` is empty unless asked for."""
 
     id: str
@@ -256,7 +272,7 @@ class KnowledgeEntry(Wire):
     score: float = 0.0
 
 
-class TaskEvent(Wire):
+class TaskEvent(Wire, frozen=True):
     """One entry of a task's history, or of the live feed. ``name`` is that of the domain (``TaskCreated``, ``Assigned`` …); ``data`` its fields.
 
     ``sequence`` orders everything in the log and is where a feed is taken up again.
