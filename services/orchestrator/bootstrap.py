@@ -1,7 +1,6 @@
 """Builds the orchestrator: the only file here that names what is built of what.
 
-``open_stores`` gives the three stores on JetStream (the box's own server, or a site's cluster); ``open_orchestrator`` builds a replica on any stores, real or
-in memory, and runs its background work.
+``open_orchestrator`` builds a replica on any stores (``jetstream_stores`` opens real ones, tests make some in memory) and runs its background work.
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ from services.orchestrator.dispatch import Dispatch
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.feed import LiveFeed
 from services.orchestrator.guardian import Guardian
+from services.orchestrator.jetstream_stores import Stores
 from services.orchestrator.local_executors import LocalExecutors
 from services.orchestrator.metrics import Measures
 from services.orchestrator.offers import ready_task
 from services.orchestrator.performance import Performance
-from services.orchestrator.ports import EventLog, ExecutorAdapter, Leases, ObjectStore
+from services.orchestrator.ports import ExecutorAdapter
 from services.orchestrator.projection import Projection
 from services.orchestrator.questions import Questions
 from services.orchestrator.replica import Replica
@@ -46,15 +46,6 @@ from services.orchestrator.verification import Verification
 from services.orchestrator.waiting import Waiting
 
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """Where everything is kept."""
-
-    log: EventLog
-    objects: ObjectStore
-    leases: Leases
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +83,8 @@ async def open_orchestrator(
         settings: limits and names.
         adapters: executors that this process runs; started already.
         may_submit: whether (owner, space) may still make tasks, asked when a schedule fires.
-        now, monotonic: clocks.
+        now: Unix seconds.
+        monotonic: seconds that never jump.
     """
     projection = Projection(settings.keep_terminal)
     replica = Replica(stores.log, projection, settings.replica, now)

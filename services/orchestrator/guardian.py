@@ -1,5 +1,6 @@
-"""The clock's part: leases that end, deadlines, backoffs, unanswered questions, failed dependencies. Every replica has one; the log parts those that act
-on the same thing, so being late, early or double costs nothing but a lost race.
+"""The clock's part: leases that end, deadlines, backoffs, unanswered questions, failed dependencies.
+
+Every replica has one; the log parts those that act on the same thing, so being late, early or double costs nothing but a lost race.
 
 Invariants:
 1. Nobody loses a claim while its executor was heard of, by this replica's monotonic clock, within the lease: a wall clock that jumps forward ends nothing.
@@ -60,6 +61,7 @@ class Guardian:
         self._due: list[tuple[float, str, str]] = []
         self._void: dict[str, None] = {}
         self._working: set[asyncio.Future[object]] = set()
+        self._grace_until = monotonic() + lease_seconds
 
     def start(self) -> None:
         """Note what the projection has; from here on :meth:`changed` does."""
@@ -192,6 +194,8 @@ class Guardian:
             if until > now or self._monotonic() - heard_at < self._lease_seconds:
                 return []
             self._lose(executor)
+        elif self._monotonic() < self._grace_until:
+            return []  # just started: whoever lives has had no time to be heard
         found: list[tuple[str, cm.Command]] = []
         for task_id in self._projection.held.get(executor_id, ()):
             state = self._projection.tasks[task_id]

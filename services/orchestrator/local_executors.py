@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from appliance.contracts.orchestrator.v1.values import ExecutorStatus, TaskError
+from appliance.contracts.orchestrator.v1.values import ExecutorStatus, ExecutorType, TaskError
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.orchestrator.claim_context import ClaimContext
@@ -27,6 +27,7 @@ from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.offers import offer_of
 from services.orchestrator.ports import ContinueLaterError, ExecutionFailedError, ExecutionResult, ExecutorAdapter, Leases
 from services.orchestrator.replica import Replica
+from services.orchestrator.scheduling.ready_task import takes
 from services.orchestrator.views import task_view
 
 RENEWALS_PER_LEASE: Final = 3
@@ -85,10 +86,9 @@ class LocalExecutors:
     async def register(self) -> None:
         """Make them known; what an earlier run of theirs held is taken up again by :meth:`adopt`."""
         for executor in self.all:
+            executor.state = await self._registered(executor)
             until = self._replica.now() + self._terms.lease_seconds
-            state = await self._replica.change_executor(executor.id, lambda known, one=executor: (self._registration(one, known),), by=executor.by)  # type: ignore[misc]
-            executor.state = state
-            await self._leases.renew(executor.id, state.incarnation, until)
+            await self._leases.renew(executor.id, executor.state.incarnation, until)
 
     async def adopt(self) -> None:
         """Take the claims of earlier runs over, all at once: one entry each says that the old claim ended and the new one began."""
@@ -105,17 +105,16 @@ class LocalExecutors:
                 task = asyncio.get_running_loop().create_task(self._run(executor, after))
                 executor.running[after.id] = (after.token, task)
 
-    def eager(self, task_type: str, executor_type: str | None) -> LocalExecutor | None:
+    def eager(self, task_type: str, executor_type: ExecutorType | None) -> LocalExecutor | None:
         """An executor with a free slot for a task that is just being made, when nothing else waits; reserve with ``claiming``."""
-        if len(self._dispatch.queue):
-            return None
         for executor in self.all:
             state = executor.state
             if state is None or executor.free <= 0 or state.status is not ExecutorStatus.ONLINE:
                 continue
-            types = state.capabilities.supported_task_types
-            if (task_type in types or "*" in types) and executor_type in {None, state.type}:
-                return executor
+            offer = offer_of(state, 0, None)
+            if takes(offer.type_filter, task_type, executor_type):
+                waits = len(self._dispatch.queue) and self._dispatch.queue.peek(offer, self._replica.now()) is not None
+                return None if waits else executor
         return None
 
     def assignment(self, executor: LocalExecutor) -> cm.Assign:
@@ -137,12 +136,19 @@ class LocalExecutors:
         while True:
             until = self._replica.now() + self._terms.lease_seconds
             for executor in self.all:
-                if executor.state is not None:
-                    try:
-                        await self._leases.renew(executor.id, executor.state.incarnation, until)
-                    except ApplianceError as error:
-                        _log.warning("lease_not_renewed", executor=executor.id, error=error.message)
+                try:
+                    await self._renew(executor, until)
+                except ApplianceError as error:
+                    _log.warning("lease_not_renewed", executor=executor.id, error=error.message)
             await asyncio.sleep(self._terms.lease_seconds / RENEWALS_PER_LEASE)
+
+    async def _renew(self, executor: LocalExecutor, until: float) -> None:
+        if executor.state is None:
+            return
+        if executor.state.status is ExecutorStatus.LOST:  # it was silent for too long (a stopped process, a cut network): begin anew
+            executor.state = await self._registered(executor)
+            self._dispatch.wanted.set()
+        await self._leases.renew(executor.id, executor.state.incarnation, until)
 
     def refresh(self, state: ExecutorState) -> None:
         """A listener of the projection: an operator changed one of ours, or another run took its name."""
@@ -157,6 +163,9 @@ class LocalExecutors:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _registered(self, executor: LocalExecutor) -> ExecutorState:
+        return await self._replica.change_executor(executor.id, lambda known: (self._registration(executor, known),), by=executor.by)
 
     def _registration(self, executor: LocalExecutor, known: ExecutorState | None) -> ExecutorRegistered:
         return ExecutorRegistered(

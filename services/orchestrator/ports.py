@@ -134,8 +134,9 @@ class TaskContext(Protocol):
         ...
 
     async def record_step(self, name: str, result: msgspec.Raw, *, last: bool = False) -> None:
-        """Returns when the step is durable: only then begin the next one. ``last`` says that the attempt completes right after: the record may
-        wait for the completion and share its commit.
+        """Returns when the step is durable: only then begin the next one.
+
+        ``last`` says that the attempt completes right after: the record may wait for the completion and share its commit.
         """
         ...
 

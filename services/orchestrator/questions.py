@@ -99,10 +99,10 @@ class Questions:
 
     async def answer(self, task_id: str, approval_id: str, seconds: float) -> ApprovalRequest:
         """The question as soon as it is answered, or as it is after ``seconds``."""
-        state, request = await self._find(task_id, approval_id)
+        request = await self._find(task_id, approval_id)
         if request.status is ApprovalStatus.PENDING and seconds > 0:
             await self._waiting.for_key(approval_id, seconds)
-            state, request = await self._find(task_id, approval_id)
+            request = await self._find(task_id, approval_id)
         return request
 
     async def decide(
@@ -133,12 +133,12 @@ class Questions:
         """The task that asked; None when nobody in memory did."""
         return self._task_of.get(approval_id)
 
-    async def _find(self, task_id: str, approval_id: str) -> tuple[TaskState, ApprovalRequest]:
+    async def _find(self, task_id: str, approval_id: str) -> ApprovalRequest:
         state = await self._replica.state(task_id)
         approval = state.approval(approval_id) if state is not None else None
         if state is None or approval is None:
             raise not_found("approval")
-        return state, approval_view(state, approval)
+        return approval_view(state, approval)
 
     def _grants(self, state: TaskState) -> tuple[set[str], set[str]]:
         """Actions granted always in the space, and those granted for the session: this task and the tasks it was delegated from."""

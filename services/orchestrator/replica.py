@@ -73,7 +73,7 @@ class Replica:
         """
         for _ in range(MOST_TRIES):
             async with _Gate(self._gates, task_id):
-                decision = self._decide(task_id, space, await self.state(task_id), commands, by)
+                decision = self._decide(task_id, space, await self._before(task_id, commands[0]), commands, by)
                 if decision.envelope is None:
                     return _known(decision.state)
                 try:
@@ -85,7 +85,7 @@ class Replica:
     async def execute_all(self, pairs: Sequence[tuple[str, str, Sequence[cm.Command]]], *, by: str) -> Sequence[TaskState]:
         """``(task id, space, commands)`` on several *new* tasks, all or none in one append (at most 1,000)."""
         for _ in range(MOST_TRIES):
-            decisions = [self._decide(task_id, space, await self.state(task_id), commands, by) for task_id, space, commands in pairs]
+            decisions = [self._decide(task_id, space, await self._before(task_id, commands[0]), commands, by) for task_id, space, commands in pairs]
             entries = [_entry(decision) for decision in decisions if decision.envelope is not None]
             try:
                 sequences = iter(await self._event_log.append(entries) if entries else ())
@@ -139,6 +139,10 @@ class Replica:
         known = self.projection.tasks.get(task_id)
         return known if known is not None or not self.caught_up.is_set() else await self.load(task_id)
 
+    async def _before(self, task_id: str, command: cm.Command) -> TaskState | None:
+        """What to decide on. A task that shall be made is not looked up: if it exists, the append loses its race, and that tells."""
+        return self.projection.tasks.get(task_id) if isinstance(command, cm.Create) else await self.state(task_id)
+
     async def load(self, task_id: str) -> TaskState | None:
         """A task from the log; None when there is none. It does not enter the projection unless it is open."""
         state: TaskState | None = None
@@ -157,7 +161,7 @@ class Replica:
     async def catch_up(self, subject: str) -> None:
         """Take in what others have appended to one subject."""
         for recorded in await self._event_log.read(subject):
-            self.projection.absorb(recorded)
+            self.projection.absorb(recorded)  # what is known already is skipped
 
     def listen_raw(self, listener: Callable[[Sequence[Recorded]], None]) -> None:
         """Be given every batch of the tail as it was recorded, in the order of the log."""

@@ -19,7 +19,9 @@ class OrchestratorSettings(ServiceSettings):
     Attributes:
         replica: name of this replica, stable over restarts: a new run under the same name ends the claims of the one before at once.
         nats_urls: servers of a site's cluster; empty = the box runs its own server.
-        nats_credentials_file, nats_ca_file, nats_cert_file, nats_key_file: how a site's servers are reached.
+        nats_credentials_file: JSON ``{"user", "password", "systemUser", "systemPassword"}`` for a site's servers; the system user proves their settings.
+        nats_ca_file, nats_cert_file, nats_key_file: PEM files for mutual TLS with a site's servers.
+        stream_replicas: how many servers keep each entry: 1 for the box's own server, 3 for a site's cluster.
         lease_seconds: an executor that is not heard of for so long has lost its tasks; the box's own renew three times as often.
         external_lease_seconds: the same for executors outside, renewed by each of their reports.
         most_losses: claims of one task that may end in silence before it is dead-lettered.
@@ -27,6 +29,7 @@ class OrchestratorSettings(ServiceSettings):
         max_*: what is refused (``too_large``) or shed (``overloaded``).
         keep_terminal: ended tasks kept in memory; the log has the others.
         retention_days: how long the log keeps ended tasks; ``max_log_bytes`` may end it earlier.
+        max_object_bytes: snapshots and checkpoints together.
         snapshot_*: a snapshot of everything known is written when one of these is reached.
         policy: how ready tasks are ordered.
         algorithmic_slots: tasks that this replica's worker works on at once; 0 = none.
@@ -41,7 +44,6 @@ class OrchestratorSettings(ServiceSettings):
     nats_ca_file: Path | None = None
     nats_cert_file: Path | None = None
     nats_key_file: Path | None = None
-    nats_monitor_urls: tuple[str, ...] = ()
     stream_replicas: int = Field(default=1, ge=1, le=5)
     lease_seconds: float = Field(default=1.5, gt=0)
     external_lease_seconds: float = Field(default=60.0, gt=0)
@@ -56,6 +58,7 @@ class OrchestratorSettings(ServiceSettings):
     keep_terminal: int = Field(default=20_000, gt=0)
     retention_days: float = Field(default=90.0, gt=0)
     max_log_bytes: int = Field(default=4096 * MIB, gt=0)
+    max_object_bytes: int = Field(default=4096 * MIB, gt=0)
     compact_after_entries: int = Field(default=2_000, gt=0)
     checkpoints_kept: int = Field(default=50, gt=0)
     snapshot_seconds: float = Field(default=300.0, gt=0)

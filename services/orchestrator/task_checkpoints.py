@@ -202,7 +202,7 @@ def _name(task_id: str, checkpoint_id: str) -> str:
 
 
 def _patch(before: Document, after: Document) -> list[dict[str, Any]]:
-    import jsonpatch  # type: ignore[import-untyped]  # 6 ms, only when something is saved
+    import jsonpatch  # 6 ms, only when something is saved
 
     patch: list[dict[str, Any]] = jsonpatch.make_patch(before, after).patch
     return patch

@@ -15,13 +15,13 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all commands."""
 
 
-class Create(Command):
+class Create(Command, frozen=True):
     """Make the task; again with the same content: nothing happens."""
 
     created: TaskCreated
 
 
-class Assign(Command):
+class Assign(Command, frozen=True):
     """A claim for ``executor``. ``dependencies_met`` was looked up by the caller: completed tasks stay completed, so it cannot become false."""
 
     executor: str
@@ -32,7 +32,7 @@ class Assign(Command):
     models: tuple[str, ...] = ()
 
 
-class Report(Command):
+class Report(Command, frozen=True):
     """Progress, steps, or only a sign of life."""
 
     token: int
@@ -42,7 +42,7 @@ class Report(Command):
     steps: tuple[StepRecord, ...] = ()
 
 
-class SaveCheckpoint(Command):
+class SaveCheckpoint(Command, frozen=True):
     """The checkpoint is stored; now it counts."""
 
     token: int
@@ -53,7 +53,7 @@ class SaveCheckpoint(Command):
     number: int
 
 
-class Complete(Command):
+class Complete(Command, frozen=True):
     """``result`` has been verified. ``steps`` are those not yet reported."""
 
     token: int
@@ -62,7 +62,7 @@ class Complete(Command):
     steps: tuple[StepRecord, ...] = ()
 
 
-class Fail(Command):
+class Fail(Command, frozen=True):
     """The attempt failed. ``jitter`` in [-1, 1] spreads the retries."""
 
     token: int
@@ -71,7 +71,7 @@ class Fail(Command):
     jitter: float = 0.0
 
 
-class ContinueLater(Command):
+class ContinueLater(Command, frozen=True):
     """Give it back unfinished."""
 
     token: int
@@ -79,7 +79,7 @@ class ContinueLater(Command):
     checkpoint: str | None = None
 
 
-class ExpireLease(Command):
+class ExpireLease(Command, frozen=True):
     """The claim with ``token`` is over: ``reason`` ``silent``, ``incarnation``, ``unregistered``, ``timeout``."""
 
     token: int
@@ -88,45 +88,45 @@ class ExpireLease(Command):
     jitter: float = 0.0
 
 
-class FailDependent(Command):
+class FailDependent(Command, frozen=True):
     """A dependency failed: this task can never run."""
 
     dependency: str
 
 
-class PassDeadline(Command):
+class PassDeadline(Command, frozen=True):
     """The deadline is over and the task is not done."""
 
 
-class Cancel(Command):
+class Cancel(Command, frozen=True):
     """End it."""
 
     reason: str = ""
 
 
-class Pause(Command):
+class Pause(Command, frozen=True):
     """Hold it."""
 
     reason: str = ""
 
 
-class Resume(Command):
+class Resume(Command, frozen=True):
     """Go on."""
 
 
-class Reopen(Command):
+class Reopen(Command, frozen=True):
     """Try a failed task again."""
 
     reason: str = ""
 
 
-class SetPriority(Command):
+class SetPriority(Command, frozen=True):
     """0–100."""
 
     priority: int
 
 
-class RequestApproval(Command):
+class RequestApproval(Command, frozen=True):
     """Ask a person, unless ``verdict`` (what policies say: None = ask) answers at once."""
 
     token: int
@@ -143,7 +143,7 @@ class RequestApproval(Command):
     verdict_by: str = ""
 
 
-class DecideApproval(Command):
+class DecideApproval(Command, frozen=True):
     """The answer of a person. ``status`` is APPROVED, MODIFIED or REJECTED."""
 
     approval: str
@@ -154,20 +154,20 @@ class DecideApproval(Command):
     grant: str = "once"
 
 
-class ExpireApproval(Command):
+class ExpireApproval(Command, frozen=True):
     """Nobody answered in time: the default action is taken."""
 
     approval: str
 
 
-class BeginEffect(Command):
+class BeginEffect(Command, frozen=True):
     """About to carry out what was approved."""
 
     token: int
     approval: str
 
 
-class FinishEffect(Command):
+class FinishEffect(Command, frozen=True):
     """Carried out."""
 
     token: int
@@ -175,5 +175,5 @@ class FinishEffect(Command):
     outcome: msgspec.Raw = NULL
 
 
-class Compact(Command):
+class Compact(Command, frozen=True):
     """Write the state down whole, so that the entries before can go."""

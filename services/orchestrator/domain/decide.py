@@ -100,15 +100,26 @@ def _complete(state: TaskState, command: cm.Complete, _now: float) -> Events:
 
 
 def _fail(state: TaskState, command: cm.Fail, now: float) -> Events:
-    if state.executor is None and state.token == command.token and state.error == command.error:
-        return ()
+    if _has_failed_so(state, command):
+        return ()  # the reply to the first report was lost
     held_by(state, command.token)
     if not command.retryable:
         return (ev.TaskFailed(error=command.error),)
     if state.attempts + 1 >= state.retry.max_attempts:
-        message = f"{state.retry.max_attempts} attempts failed; the last: {command.error.message}"
-        return (ev.TaskFailed(error=TaskError(code="retries_exhausted", message=message, diagnostics=command.error.diagnostics)),)
+        return (ev.TaskFailed(error=_exhausted(state, command.error)),)
     return (ev.AttemptFailed(error=command.error, not_before=now + backoff(state.retry, state.attempts + 1, command.jitter)),)
+
+
+def _has_failed_so(state: TaskState, command: cm.Fail) -> bool:
+    if state.token != command.token or state.is_held:
+        return False
+    is_dead = state.status is TaskStatus.FAILED and command.retryable and state.error == _exhausted(state, command.error)
+    return is_dead or state.error == command.error
+
+
+def _exhausted(state: TaskState, last: TaskError) -> TaskError:
+    message = f"{state.retry.max_attempts} attempts failed; the last: {last.message}"
+    return TaskError(code="retries_exhausted", message=message, diagnostics=last.diagnostics)
 
 
 def _continue(state: TaskState, command: cm.ContinueLater, _now: float) -> Events:
@@ -143,8 +154,9 @@ def backoff(retry: RetryPolicy, attempt: int, jitter: float) -> float:
 
 
 def _new_steps(state: TaskState, steps: Sequence[StepRecord]) -> tuple[ev.StepFinished, ...]:
-    """Steps that are not known yet: a repeated report changes nothing."""
-    fresh = tuple(ev.StepFinished(step=step.name, result=step.result) for step in steps if step.name not in state.steps)
+    """Steps that are not known yet: a repeated report changes nothing. Of two with one name the first counts."""
+    by_name = {step.name: step for step in reversed(steps) if step.name not in state.steps}
+    fresh = tuple(ev.StepFinished(step=step.name, result=step.result) for step in reversed(by_name.values()))
     if len(state.steps) + len(fresh) > MOST_STEPS:
         raise ApplianceError("task_state", f"a task has at most {MOST_STEPS} steps", hint="split the task")
     return fresh

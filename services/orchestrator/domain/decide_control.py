@@ -34,8 +34,8 @@ def resume(state: TaskState, _command: cm.Resume, _now: float) -> Events:
     if state.status is TaskStatus.PAUSED:
         return (ev.Resumed(),)
     _not_terminal(state)
-    if state.status is TaskStatus.PENDING:
-        return ()
+    if state.status in {TaskStatus.PENDING, TaskStatus.AWAITING_APPROVAL}:
+        return ()  # where a resumed task is
     raise ApplianceError("task_state", f"the task is {state.status}, not paused", hint="only paused tasks are resumed")
 
 
