@@ -2,7 +2,7 @@
 
 A *unit* is one call of ``append``: stored whole or not at all. Invariants:
 1. At most one publish per subject is under way from here, so a refusal is never of our own making.
-2. At most ``_IN_FLIGHT`` batches are under way; what comes meanwhile waits and shares the next. A lone entry with nothing under way goes as a plain publish.
+2. At most ``_IN_FLIGHT_…`` batches are under way; what comes meanwhile waits and shares the next. A lone entry with nothing under way goes as a plain publish.
 3. A refused batch stored nothing. The suspects (their subject's last sequence is not the expected one) go on alone, the rest shares a batch again.
 4. A refused unit has lost its race only if the message right behind its expectation is not its own (``Nats-Msg-Id``): a reply may have been lost before.
 5. A unit whose answer is lost is sent again as it was: compare-and-set stores it at most once. Every unit ends by its deadline.
@@ -29,10 +29,11 @@ from services.orchestrator.jetstream_outcomes import REFUSED, Outcomes, Unit, un
 from services.orchestrator.jetstream_reads import StreamReader
 from services.orchestrator.ports import Entry
 
-_IN_FLIGHT: Final = 2
+_IN_FLIGHT_ON_ONE: Final = 2
+_IN_FLIGHT_ON_MORE: Final = 3
 _BATCH_ENTRIES: Final = 256
 _FEW_ON_ONE: Final = 8
-_FEW_ON_MORE: Final = 8
+_FEW_ON_MORE: Final = 1
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 _ANSWER_SECONDS: Final = 4.0
 _DEADLINE_SECONDS: Final = 20.0
@@ -62,7 +63,9 @@ class Commits:
         self._slow: set[asyncio.Task[None]] = set()
         self._outcomes = Outcomes(connection, reader, self._publish)
         self._sweeper: asyncio.TimerHandle | None = None
-        self._few = _FEW_ON_ONE if connection.address.replicas == 1 else _FEW_ON_MORE
+        on_one = connection.address.replicas == 1
+        self._few = _FEW_ON_ONE if on_one else _FEW_ON_MORE
+        self._most_in_flight = _IN_FLIGHT_ON_ONE if on_one else _IN_FLIGHT_ON_MORE
         self._closed = False
         self._wire.on_connected.append(self._flush_soon)
 
@@ -104,7 +107,7 @@ class Commits:
 
     def _flush(self) -> None:
         self._flush_due = False
-        while self._waiting and self._in_flight < _IN_FLIGHT and self._wire.connected and self._connection.refusal is None:
+        while self._waiting and self._in_flight < self._most_in_flight and self._wire.connected and self._connection.refusal is None:
             units = self._take()
             if not units:
                 return

@@ -22,6 +22,7 @@ from appliance.kit.nats_wire import Message, NatsAddress, NatsWire, open_wire
 OLDEST_SERVER: Final = (2, 12)
 _API_SECONDS: Final = 5.0
 _CONNECT_SECONDS: Final = 30.0
+_ANSWER_SECONDS: Final = 1.5  # an election leaves requests without an answer
 _GATHER_SECONDS: Final = 0.4
 _AGAIN_SECONDS: Final = 0.1
 _UNAVAILABLE_STATUS: Final = 503
@@ -138,7 +139,7 @@ class JetStreamConnection:
         deadline, why = loop.time() + timeout_seconds, "no answer"
         while (left := deadline - loop.time()) > 0:
             try:
-                message = await self.wire.request(f"$JS.API.{name}", payload, min(left, _API_SECONDS))
+                message = await self.wire.request(f"$JS.API.{name}", payload, min(left, _ANSWER_SECONDS))
                 if message.status != _UNAVAILABLE_STATUS:
                     answer: dict[str, Any] = msgspec.json.decode(message.payload)
                     error = answer.get("error")
