@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from appliance.contracts.orchestrator.v1.values import EMPTY, NULL, ApprovalRequest, ApprovalStatus, Task, TaskStatus
+from appliance.contracts.orchestrator.v1.values import EMPTY, NULL, ApprovalRequest, ApprovalStatus, StepRecord, Task, TaskStatus
 from appliance.kit.errors import ApplianceError
 
 
@@ -35,6 +35,8 @@ class RecordingContext:
     Attributes:
         steps: finished steps.
         order: names as they were recorded; ``lasts`` those with ``last``.
+        batches: sizes of what was recorded together.
+        output_schema: what the result must satisfy.
         gate: when set, a step is durable only once it is set (what the box is slow at).
         refuse: code of the error that every call raises from now on (a claim that ended).
         decide: arguments that an approval changes, None = as asked; ``reject`` refuses it.
@@ -46,6 +48,8 @@ class RecordingContext:
     lasts: list[str] = field(default_factory=list)
     reports: list[tuple[float, str]] = field(default_factory=list)
     states: list[Any] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    output_schema: msgspec.Raw | None = None
     gate: asyncio.Event | None = None
     refuse: str | None = None
     decide: Mapping[str, object] | None = None
@@ -65,6 +69,12 @@ class RecordingContext:
             await self.gate.wait()
             self._check()
         self.steps[name] = result
+
+    async def record_steps(self, records: Sequence[StepRecord]) -> None:
+        self._check()
+        self.batches.append(len(records))
+        for record in records:
+            await self.record_step(record.name, record.result)
 
     async def report(self, progress: float, note: str = "") -> None:
         self._check()

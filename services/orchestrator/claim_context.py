@@ -45,6 +45,11 @@ class ClaimContext:
         """Finished steps, those of earlier claims included."""
         return self.state.steps
 
+    @property
+    def output_schema(self) -> msgspec.Raw | None:
+        """What the result must satisfy."""
+        return self.state.output_schema
+
     async def record_step(self, name: str, result: msgspec.Raw, *, last: bool = False) -> None:
         """See ``ports.TaskContext``."""
         record = StepRecord(name=name, result=result)

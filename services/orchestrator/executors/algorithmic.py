@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorType, Task
+from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorType, StepRecord, Task
 from appliance.kit.errors import ApplianceError
 from services.orchestrator.executors.frames import Call, Done, Failed, Progress, Start, Steps
 from services.orchestrator.executors.settings import ExecutorSettings
@@ -159,24 +159,32 @@ class _Attempt:
             message = queue.popleft() if queue else await job.next()
             kind = type(message)
             if kind is Steps:
-                for name, body in message.steps:
-                    await record(name, _checked_step(name, body))
-                    self._steps[name] = body
-                durable += len(message.steps)
+                steps = message.steps
+                while queue and type(queue[0]) is Steps:  # of branches that ran side by side
+                    steps += queue.popleft().steps
+                await self._record(steps)
+                durable += len(steps)
                 job.say_durable(durable)
             elif kind is Done:
                 result = _checked(message.result)
-                for number, (name, body) in enumerate(message.steps, 1):
-                    await record(name, _checked_step(name, body), last=number == len(message.steps))
+                for name, body in message.steps:
+                    await record(name, _checked_step(name, body), last=True)
                 return ExecutionResult(result)
             elif kind is Failed:
-                for name, body in message.steps:
-                    await record(name, _checked_step(name, body))
+                await self._record(message.steps)
                 raise self._failure(message, job)
             elif kind is Progress:
                 await self._context.report(message.fraction, message.note)
             elif kind is Call:
                 self._ask(job, message)
+
+    async def _record(self, steps: tuple[tuple[str, bytes], ...]) -> None:
+        """Make them durable, all in one entry of the log."""
+        if len(steps) == 1:
+            await self._context.record_step(steps[0][0], _checked_step(*steps[0]))
+        elif steps:
+            await self._context.record_steps([StepRecord(name=name, result=_checked_step(name, body)) for name, body in steps])
+        self._steps.update(steps)
 
     def _ask(self, job: RunningJob, call: Call) -> None:
         """Answer a question without holding up the job's other messages: a person may take days."""

@@ -1,0 +1,3 @@
+"""A plugin that cannot be loaded costs only itself."""
+
+raise RuntimeError("broken on purpose")
