@@ -19,6 +19,7 @@ from appliance.cli import (
     executors,
     keys,
     knowledge,
+    mcp,
     models,
     prove,
     schedules,
@@ -45,6 +46,7 @@ app.command("status")(up.status)
 app.command("chat")(chat.chat)
 app.command("search")(chat.search)
 app.command("doctor")(doctor.doctor)
+app.command("mcp")(mcp.mcp)
 app.command("smoke")(smoke.smoke)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
