@@ -21,7 +21,7 @@ from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.orchestrator.dispatch import Dispatch
 from services.orchestrator.domain import commands as cm
-from services.orchestrator.domain.events import ApprovalRequested, Assigned, Envelope, ExecutorStatusChanged
+from services.orchestrator.domain.events import ApprovalRequested, Assigned, Envelope, ExecutorStatusChanged, Resumed
 from services.orchestrator.domain.registry import ExecutorState
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.ports import Leases
@@ -77,6 +77,9 @@ class Guardian:
         for event in envelope.events:
             if isinstance(event, ApprovalRequested):
                 self._at(event.expires_at, "approval", after.id)
+            elif isinstance(event, Resumed):  # questions waited with the task
+                for approval in after.pending_approvals:
+                    self._at(approval.expires_at, "approval", after.id)
             elif isinstance(event, Assigned) and after.is_held:
                 self._at(envelope.at + (after.timeout_seconds or self._attempt_seconds) + self._lease_seconds, "attempt", after.id)
                 executor = self._projection.executors.get(event.executor)

@@ -61,7 +61,9 @@ def decide(state: TaskState, command: cm.DecideApproval, _now: float) -> Events:
 def expire(state: TaskState, command: cm.ExpireApproval, now: float) -> Events:
     """The default action, when the time is over and nobody has answered. A paused task's questions wait with it."""
     approval = state.approval(command.approval)
-    if approval is None or approval.status is not ApprovalStatus.PENDING or approval.expires_at is None or approval.expires_at > now:
+    if state.status is TaskStatus.PAUSED or approval is None or approval.status is not ApprovalStatus.PENDING:
+        return ()
+    if approval.expires_at is None or approval.expires_at > now:
         return ()
     reason = f"nobody answered; default: {approval.default_action}"
     return (ev.ApprovalDecided(approval=command.approval, status=ApprovalStatus.EXPIRED, by="system:clock", reason=reason),)
