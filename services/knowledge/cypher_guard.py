@@ -56,7 +56,7 @@ _TOKEN: Final = re.compile(
     |(?P<quoted>`[A-Za-z_][A-Za-z0-9_]{0,63}`)
     |(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
     |(?P<word>[A-Za-z_][A-Za-z0-9_]*)
-    |(?P<mark>\.\.|<=|>=|<>|=~|\+=|[-+*/%^=<>()\[\]{},.:|!])""",
+    |(?P<mark>(?!//|/\*)(?:\.\.|<=|>=|<>|=~|\+=|[-+*/%^=<>()\[\]{},.:|!]))""",
     re.VERBOSE | re.DOTALL,
 )
 _PARAMETER_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -124,35 +124,30 @@ def _check_brackets(tokens: list[tuple[str, str]]) -> None:
 
 
 def _check_hops(tokens: list[tuple[str, str]]) -> None:
-    """A range of hops (``*1..3``) needs an end, and a near one. The same marks elsewhere (``a * 11``) are kept out of reach of the rule by ``..`` or ``[``."""
+    """A range of hops (``-[*1..3]-``) needs an end, and a near one. ``*`` and ``..`` in other brackets are left alone."""
     inside: list[str] = []
     for position, (_, text) in enumerate(tokens):
+        before = tokens[position - 1][1] if position else ""
         if text in {"(", "[", "{"}:
-            inside.append(text)
+            inside.append("-[" if text == "[" and before == "-" else text)
         elif text in {")", "]", "}"}:
             inside.pop()
-        elif text == ".." and _number(tokens, position + 1) is None:
-            raise _refused(f"a range of hops needs an end of at most {_MAX_HOPS}")
-        elif text == ".." and (_number(tokens, position + 1) or 0) > _MAX_HOPS:
-            raise _refused(f"a range of hops ends at {_MAX_HOPS} at most")
-        elif text == "*" and inside[-1:] == ["["] and tokens[position - 1][1] != "," and not _bounded(tokens, position + 1):
+        elif inside[-1:] == ["-["] and ((text == "*" and not _bounded(tokens, position + 1)) or (text == ".." and not _near(tokens, position + 1))):
             raise _refused(f"a range of hops needs an end of at most {_MAX_HOPS}")
 
 
 def _bounded(tokens: list[tuple[str, str]], position: int) -> bool:
-    """Whether what follows a ``*`` in square brackets is a number in bounds, the beginning of a range, or an operand (not the end of the pattern)."""
+    """Whether a near number follows a ``*``, or a range, whose end is looked at when its turn comes; ``SHORTEST`` and the like may stand between."""
     while position < len(tokens) and tokens[position][0] == "word":
         position += 1
-    if position >= len(tokens):
+    ranged = any(text == ".." for _, text in tokens[position : position + 2])
+    return ranged or _near(tokens, position)
+
+
+def _near(tokens: list[tuple[str, str]], position: int) -> bool:
+    if position >= len(tokens) or tokens[position][0] != "number" or not tokens[position][1].isdecimal():
         return False
-    number = _number(tokens, position)
-    return (number is not None and number <= _MAX_HOPS) or tokens[position][1] == ".."
-
-
-def _number(tokens: list[tuple[str, str]], position: int) -> int | None:
-    if position < len(tokens) and tokens[position][0] == "number" and tokens[position][1].isdecimal():
-        return int(tokens[position][1][:18])
-    return None
+    return int(tokens[position][1][:18]) <= _MAX_HOPS
 
 
 def checked_parameters(parameters: dict[str, Any] | None) -> dict[str, Any]:

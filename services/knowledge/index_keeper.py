@@ -101,16 +101,24 @@ class IndexKeeper:
         """The graph of one space."""
         async with self._graph_locks.setdefault(space, asyncio.Lock()):
             await self._apply_to_graph(space)
-            process = self.graph.pid
-            if process is None or self._checked_graphs.get(space) != process:
-                if await self.graph.count(space) != await self._truth.count(space):
-                    log.warning("knowledge_index_rebuilt", index="graph")
-                    await self.graph.reset(space)
-                    await self._apply_to_graph(space)
-                if len(self._checked_graphs) >= _KNOWN_GRAPHS:
-                    self._checked_graphs.clear()
-                self._checked_graphs[space] = self.graph.pid
+            if self.graph.pid is None or self._checked_graphs.get(space) != self.graph.pid:
+                await self._check_graph(space)
             await self._forget_removals(space)
+
+    async def _check_graph(self, space: str) -> None:
+        """Once for each run of the engine: a graph that is at the head and has another number of entries is made anew."""
+        holds = await self.graph.count(space)
+        wanted = await self._truth.count_at(space, await self.graph.version(space))
+        if wanted is None:  # it has changed meanwhile: the next caller checks
+            await self._apply_to_graph(space)
+            return
+        if holds != wanted:
+            log.warning("knowledge_index_rebuilt", index="graph")
+            await self.graph.reset(space)
+            await self._apply_to_graph(space)
+        if len(self._checked_graphs) >= _KNOWN_GRAPHS:
+            self._checked_graphs.clear()
+        self._checked_graphs[space] = self.graph.pid
 
     async def _apply_to_graph(self, space: str) -> None:
         while True:

@@ -54,6 +54,8 @@ class KnowledgeService:
             record = await self._truth.put(draft)
         await self._record(principal.subject, "knowledge.store", f"knowledge:{record.entry.id}", {"space": draft.space, "type": draft.type.value})
         await self._keeper.after_change(draft.space)
+        if draft.embedding is None:
+            self._keeper.wake()
         return record.entry
 
     async def _embedded(self, draft: Draft) -> Draft:
@@ -64,7 +66,6 @@ class KnowledgeService:
             vectors = await encoder.embed([draft.content])
         except Exception:
             log.exception("knowledge_embedding_failed")
-            self._keeper.wake()
             return draft
         return dataclasses.replace(draft, embedding=np.asarray(vectors[0], np.float32).tobytes(), model=index.model)
 

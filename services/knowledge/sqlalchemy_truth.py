@@ -181,6 +181,14 @@ class SqlTruth:
         async with reading(self._engine) as connection:
             return int((await connection.execute(sa.select(sa.func.count()).select_from(entries).where(*where))).scalar_one())
 
+    async def count_at(self, space: str, version: int) -> int | None:
+        """Entries of a space if nothing in it is newer than ``version``, else None: what an index at that version must hold."""
+        newer = [sa.exists().where(table.c.space == space, table.c.version > version) for table in (entries, removed)]
+        query = sa.select(sa.func.count(), sa.or_(*newer)).select_from(entries).where(entries.c.space == space)
+        async with reading(self._engine) as connection:
+            row = (await connection.execute(query)).one()
+        return None if row[1] else int(row[0])
+
     async def without_vector(self, model: str, limit: int) -> list[tuple[int, int, str]]:
         """(row id, version, content) of entries whose vector is not of ``model``."""
         query = sa.select(entries.c.row_id, entries.c.version, entries.c.content).where(entries.c.model != model).limit(limit)
