@@ -100,7 +100,7 @@ class StreamReader:
 
     async def _leader_get(self, request: dict[str, object]) -> Recorded | None:
         try:
-            answer = await self._connection.api(f"STREAM.MSG.GET.{self._stream}", request)
+            answer = await self._connection.api(f"STREAM.MSG.GET.{self._stream}", request, timeout_seconds=_PATIENCE_SECONDS)
         except ApiError as error:
             if error.code == _NO_MESSAGE:
                 return None

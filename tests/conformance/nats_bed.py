@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance.kit.nats_cluster import box_address, cluster_nodes, run_nats_cluster
@@ -24,7 +24,7 @@ class NatsBed:
     address: JetStreamAddress
 
     @asynccontextmanager
-    async def connection(self, **changes: object) -> AsyncIterator[JetStreamConnection]:
+    async def connection(self) -> AsyncIterator[JetStreamConnection]:
         async with open_jetstream(self.address) as connection:
             yield connection
 
@@ -43,13 +43,15 @@ class NatsBed:
 
 
 @asynccontextmanager
-async def nats_bed(folder: Path, replicas: int, **changes: object) -> AsyncIterator[NatsBed]:
-    """One server, or a cluster of three. Nothing restarts them but the test."""
+async def nats_bed(folder: Path, replicas: int, stores: list[Path] | None = None) -> AsyncIterator[NatsBed]:
+    """One server, or a cluster of three; nothing restarts them but the test. ``stores`` puts their streams elsewhere."""
     secrets = NatsSecrets.kept_in(folder / "nats.secrets")
     if replicas == 1:
         nodes = [NatsNode("n0", folder / "n0", free_ports(1)[0], secrets, STORE_BYTES)]
     else:
         nodes = cluster_nodes(folder, secrets, size=replicas, max_store_bytes=STORE_BYTES)
+    if stores is not None:
+        nodes = [replace(node, store=store) for node, store in zip(nodes, stores, strict=True)]
     address = JetStreamAddress(box_address(nodes), "system", secrets.system, replicas=replicas, max_bytes=1024**3)
     async with run_nats_cluster(nodes) as servers:
         yield NatsBed(servers, address)

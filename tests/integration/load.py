@@ -36,6 +36,11 @@ class LogLoad:
             yield
             stop.set()
 
+    def start(self, writers):
+        """Tasks that write until they are cancelled, for cuts that nobody can wait for."""
+        never = asyncio.Event()
+        return [asyncio.create_task(self._write(number, never)) for number in range(writers)]
+
     async def acknowledged(self, more):
         """Wait until so many more entries were acknowledged."""
         goal = len(self.stored) + more
