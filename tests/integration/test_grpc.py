@@ -28,6 +28,7 @@ from appliance.kit.errors import OUTCOMES, ApplianceError
 from appliance.kit.grpc import TlsFiles, deadline, listen, new_server, open_channel
 from services.orchestrator.grpc_settings import GrpcSettings
 from services.orchestrator.servicer import Contract, serving
+from tests.integration.tasks_bed import open_tasks
 from tests.unit.orchestrator.mcp_bed import KeyRing, agent, person
 from tests.unit.orchestrator.table_orchestrator import (
     TableApprovals,
@@ -57,10 +58,10 @@ class GrpcBed:
 
 
 @contextlib.asynccontextmanager
-async def grpc_bed(tasks: Any = None, tls: TlsFiles | None = None, **settings: Any) -> AsyncIterator[GrpcBed]:
+async def grpc_bed(tasks: Any = None, tls: TlsFiles | None = None, contract: Contract | None = None, **settings: Any) -> AsyncIterator[GrpcBed]:
     table = TableOrchestrator()
     keys = KeyRing(anna=ANNA, claude=CLAUDE)
-    contract = Contract(
+    contract = contract or Contract(
         tasks=tasks or TableTasks(table), work=TableWork(table), claims=TableClaims(table), approvals=TableApprovals(table), executors=TableExecutors(table),
         feed=TableFeed(table),
     )  # fmt: skip
@@ -72,8 +73,16 @@ async def grpc_bed(tasks: Any = None, tls: TlsFiles | None = None, **settings: A
             await channel.close()
 
 
-async def test_a_task_goes_its_whole_way_through_the_client() -> None:
-    async with grpc_bed() as bed:
+@contextlib.asynccontextmanager
+async def real_bed(home: Path) -> AsyncIterator[GrpcBed]:
+    async with open_tasks(home, functions=False) as house:
+        contract = Contract(house.tasks, house.control, house.work, house.claims, house.approvals, house.executors, house.feed, house.schedules)
+        async with grpc_bed(contract=contract) as bed:
+            yield bed
+
+
+async def test_a_task_goes_its_whole_way_through_the_client_on_the_real_orchestrator(tmp_path: Path) -> None:
+    async with real_bed(tmp_path) as bed:
         box = bed.client
         (task,) = await box.tasks.submit(ANNA, [TaskSpec(type="code", space="lab", input_data=raw({"n": 1}))])
         assert (task.owner, bytes(task.input_data), task.status) == ("user:anna", b'{"n":1}', TaskStatus.PENDING)
@@ -98,11 +107,54 @@ async def test_a_task_goes_its_whole_way_through_the_client() -> None:
         assert child.parent == task.id
         await box.work.complete(CLAUDE, task.id, token, raw({"ok": True}), raw({"cost": 1}))
         ended = await box.tasks.wait(ANNA, task.id, 5)
-        assert (ended.status, bytes(ended.result), ended.fencing_token) == (TaskStatus.COMPLETED, b'{"ok":true}', token)
+        assert (ended.status, bytes(ended.result), ended.fencing_token) == (TaskStatus.COMPLETED, b'{"ok":true}', 0)
         assert "TaskCompleted" in [event.name for event in await box.tasks.history(ANNA, task.id)]
         assert [one.id for one in await box.tasks.list(ANNA, TaskFilter(status=TaskStatus.COMPLETED))] == [task.id]
-        assert (await box.executors.set_status(ANNA, "e1", ExecutorStatus.DRAINING)).status is ExecutorStatus.DRAINING
-        assert await box.approvals.policies(ANNA, "lab") == ({"action": "mail.*", "mode": "ASK", "source": "space"},)
+        await box.approvals.set_policy(ANNA, "lab", "mail.*", "ALWAYS")
+        assert await box.approvals.policies(ANNA, "lab") == ({"action": "mail.*", "mode": "ALWAYS", "source": "rule"},)
+        await box.approvals.set_policy(ANNA, "lab", "mail.*", None)
+        assert await box.approvals.policies(ANNA, "lab") == ()
+        assert [one.id for one in await box.executors.list(CLAUDE)] == ["e1"]
+        assert (await box.executors.heartbeat(CLAUDE, "e1")).status is ExecutorStatus.ONLINE
+        await box.executors.unregister(CLAUDE, "e1")
+
+
+async def test_people_steer_tasks_and_schedules_through_the_client_on_the_real_orchestrator(tmp_path: Path) -> None:
+    async with real_bed(tmp_path) as bed:
+        box = bed.client
+        first, second = await box.tasks.submit(
+            ANNA,
+            [
+                TaskSpec(type="a", space="lab", key="one"),
+                TaskSpec(type="b", space="lab", dependencies=("one",), output_schema=raw({"type": "object"})),
+            ],
+        )
+        assert second.blocked_by == (first.id,)
+        assert {task.id for task in await box.tasks.graph(ANNA, first.id)} == {first.id, second.id}
+        assert (await box.control.set_priority(ANNA, first.id, 90)).priority == 90
+        assert (await box.control.pause(ANNA, first.id)).status is TaskStatus.PAUSED
+        assert (await box.control.resume(ANNA, first.id)).status is TaskStatus.PENDING
+        cancelled = await box.control.cancel(ANNA, first.id, "not needed")
+        assert cancelled.error is not None
+        assert cancelled.error.code == "cancelled"
+        with pytest.raises(ApplianceError) as caught:
+            await box.tasks.submit(ANNA, [TaskSpec(type="a", space="lab", dependencies=("t_none",))])
+        assert caught.value.code == "task_invalid"
+        row = await box.schedules.put(ANNA, "nightly", {"everySeconds": 60}, TaskSpec(type="a", space="lab"))
+        assert (row["name"], row["trigger"]) == ("nightly", {"everySeconds": 60})
+        assert [one["name"] for one in await box.schedules.list(ANNA)] == ["nightly"]
+        await box.schedules.delete(ANNA, "lab", "nightly")
+
+
+async def test_the_feed_of_the_real_orchestrator_streams_and_is_taken_up_where_it_broke(tmp_path: Path) -> None:
+    async with real_bed(tmp_path) as bed:
+        (task,) = await bed.client.tasks.submit(ANNA, [TaskSpec(type="a", space="lab")])
+        await bed.client.control.pause(ANNA, task.id)
+        feed = bed.client.feed.follow(ANNA, after=0, task_id=task.id)
+        first = await asyncio.wait_for(anext(feed), 5)
+        await feed.aclose()  # type: ignore[attr-defined]
+        again = await asyncio.wait_for(anext(bed.client.feed.follow(ANNA, after=first.sequence, task_id=task.id)), 5)
+        assert (first.name, again.name) == ("TaskCreated", "Paused")
 
 
 async def test_no_task_is_none() -> None:

@@ -52,7 +52,7 @@ class ReportProgress(Arguments, frozen=True):
     ] = ""
     note: Annotated[str, Meta(max_length=500, description="More text for people, or the reason for requires_continuation")] = ""
     steps: Annotated[
-        list[Step], Meta(max_length=1000, description="Finished steps; they are durable when the call returns and are handed to whoever goes on")
+        list[Step], Meta(max_length=100, description="Finished steps; they are durable when the call returns and are handed to whoever goes on")
     ] = []
     checkpoint_id: Annotated[Name | None, Meta(description="With requires_continuation: where to go on")] = None
     fencing_token: Token | None = None

@@ -74,7 +74,7 @@ def handlers(needs: McpDependencies, settings: McpSettings) -> Mapping[str, Foll
         "claim_task": ClaimTask(needs.work, needs.claims, needs.executors, tokens, settings.max_wait_seconds),
         "report_progress": ReportProgress(needs.work, needs.claims, tokens),
         "save_checkpoint": SaveCheckpoint(needs.work, tokens),
-        "request_approval": RequestApproval(needs.approvals, needs.claims, tokens, settings),
+        "request_approval": RequestApproval(needs.approvals, needs.claims, needs.tasks, needs.executors, tokens, settings),
         "complete_task": CompleteTask(needs.work, tokens),
         "fail_task": FailTask(needs.work, tokens),
         "search_knowledge": SearchKnowledge(needs.knowledge),

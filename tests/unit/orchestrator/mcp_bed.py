@@ -1,27 +1,15 @@
-"""An MCP server on loopback with its own identities, and ``mcp.Client`` against it."""
+"""Who calls in the tests of the MCP server, and what it needs of the house in small."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import httpx2
-import uvicorn
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
-
-from appliance.contracts.orchestrator.v1.values import KnowledgeEntry, TaskSpec
+from appliance.contracts.orchestrator.v1.values import KnowledgeEntry
 from appliance.identity import roles
 from appliance.identity.principal import Principal, SpaceRole
 from appliance.kit.errors import ApplianceError, not_found
-from services.orchestrator.mcp.edge import McpEdge
-from services.orchestrator.mcp.ports import McpDependencies
-from services.orchestrator.mcp.settings import McpSettings
-from tests.unit.orchestrator.table_orchestrator import TableApprovals, TableClaims, TableExecutors, TableOrchestrator, TableTasks, TableWork
 
 
 def agent(subject: str, *spaces: str, requests_per_minute: int = 6000) -> Principal:
@@ -83,59 +71,3 @@ class ListedKnowledge:
         if entry is None or entry.space not in principal.spaces:
             raise not_found("knowledge entry")
         return entry
-
-
-@dataclass
-class McpBed:
-    """What the tests look at."""
-
-    url: str
-    edge: McpEdge
-    table: TableOrchestrator
-    tasks: TableTasks
-    approvals: TableApprovals
-    keys: KeyRing
-    audit: Ledger
-    knowledge: ListedKnowledge
-
-    async def submit(self, *kinds: str, space: str = "lab", **more: Any) -> list[str]:
-        specs = [TaskSpec(type=kind, space=space, **more) for kind in kinds]
-        return [task.id for task in await self.tasks.submit(person("user:anna", space), specs)]
-
-    @asynccontextmanager
-    async def client(self, bearer: str = "claude", *, mode: str = "auto", headers: dict[str, str] | None = None) -> AsyncIterator[Client]:
-        async with (
-            httpx2.AsyncClient(headers={"authorization": f"Bearer {bearer}", **(headers or {})}, timeout=30) as http,
-            Client(streamable_http_client(f"{self.url}/mcp", http_client=http), mode=mode) as client,
-        ):
-            yield client
-
-
-@asynccontextmanager
-async def mcp_bed(**settings: Any) -> AsyncIterator[McpBed]:
-    """A running server; ``claude`` and ``other`` are agents in space lab, ``stranger`` is one elsewhere, ``anna`` owns lab."""
-    table = TableOrchestrator()
-    keys = KeyRing(
-        claude=agent("key:k_1", "lab"), other=agent("key:k_2", "lab"), stranger=agent("key:k_3", "elsewhere"), anna=person("user:anna", "lab")
-    )
-    tasks, approvals, audit, knowledge = TableTasks(table), TableApprovals(table), Ledger(), ListedKnowledge()
-    needs = McpDependencies(tasks, TableWork(table), TableClaims(table), approvals, TableExecutors(table), knowledge, keys, audit)
-    edge = McpEdge(needs, McpSettings(**settings))
-    async with edge.lifespan(), serving(edge) as url:
-        yield McpBed(url, edge, table, tasks, approvals, keys, audit, knowledge)
-
-
-@asynccontextmanager
-async def serving(app: Callable[..., Any]) -> AsyncIterator[str]:
-    """``app`` on a free port of loopback, by uvicorn; its address."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_level="warning", timeout_graceful_shutdown=1))
-    running = asyncio.create_task(server.serve())
-    async with asyncio.timeout(10):
-        while not server.started:
-            await asyncio.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await running

@@ -50,6 +50,7 @@ class TableOrchestrator:
         self.effects: dict[str, msgspec.Raw | None] = {}
         self.events: list[TaskEvent] = []
         self.changed = asyncio.Condition()
+        self.heartbeats: list[str] = []
         self.numbers = itertools.count(1)
 
     def seen(self, principal: Principal, task_id: str) -> Task:
@@ -277,6 +278,7 @@ class TableExecutors:
         return executor
 
     async def heartbeat(self, principal, executor_id):
+        self._table.heartbeats.append(executor_id)
         return self._table.executors[executor_id]
 
     async def unregister(self, principal, executor_id):

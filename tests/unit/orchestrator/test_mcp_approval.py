@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from appliance.kit.errors import ApplianceError
 from services.orchestrator.mcp.calls import Call
 from tests.unit.orchestrator.mcp_bed import person
 from tests.unit.orchestrator.test_mcp_desk import DeskBed, desk_bed
@@ -120,3 +121,31 @@ async def test_an_unknown_effect_is_refused(effect: str) -> None:
     async with desk_bed() as bed:
         task = await claimed(bed)
         assert (await bed.refusal("request_approval", taskId=task, decision="x", effect=effect)).code == "invalid_request"
+
+
+async def test_an_agent_that_waits_keeps_its_claim() -> None:
+    async with desk_bed(approval_wait_seconds=0.02) as bed:
+        task = await claimed(bed)
+        await bed.call("request_approval", taskId=task, decision="mail.send")
+        assert bed.table.heartbeats == ["desk-1"]
+
+
+async def test_a_claim_that_cannot_be_renewed_does_not_end_the_wait() -> None:
+    async with desk_bed(approval_wait_seconds=0.02) as bed:
+        task = await claimed(bed)
+
+        async def refuse(_principal, _executor_id):
+            raise ApplianceError("unavailable", "the log is away")
+
+        bed.executors.heartbeat = refuse  # type: ignore[method-assign]
+        assert not (await bed.call("request_approval", taskId=task, decision="mail.send"))["decided"]
+
+
+async def test_a_decision_that_is_a_sentence_is_bound_to_all_of_it() -> None:
+    async with desk_bed(approval_wait_seconds=0) as bed:
+        task = await claimed(bed)
+        first = await bed.call("request_approval", taskId=task, decision="May I delete *.log?\n" + "x" * 300 + "1")
+        other = await bed.call("request_approval", taskId=task, decision="May I delete *.log?\n" + "x" * 300 + "2")
+        assert first["approval"].id != other["approval"].id
+        assert first["approval"].action.startswith("decision.")
+        assert b"May I delete *.log?" in bytes(first["approval"].context)

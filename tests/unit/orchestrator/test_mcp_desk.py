@@ -41,6 +41,7 @@ class DeskBed:
     table: TableOrchestrator
     tasks: TableTasks
     approvals: TableApprovals
+    executors: TableExecutors
     keys: KeyRing
     audit: Ledger
     desk: Desk
@@ -60,7 +61,7 @@ class DeskBed:
     def restarted(self, **settings: Any) -> None:
         """The same state behind a server that remembers no claims."""
         needs = McpDependencies(
-            self.tasks, TableWork(self.table), TableClaims(self.table), self.approvals, TableExecutors(self.table), ListedKnowledge(), self.keys, self.audit
+            self.tasks, TableWork(self.table), TableClaims(self.table), self.approvals, self.executors, ListedKnowledge(), self.keys, self.audit
         )  # fmt: skip
         self.desk = Desk(needs, McpSettings(**settings))
 
@@ -71,7 +72,7 @@ async def desk_bed(**settings: Any) -> AsyncIterator[DeskBed]:
     keys = KeyRing(
         claude=agent("key:k_1", "lab"), other=agent("key:k_2", "lab"), stranger=agent("key:k_3", "elsewhere"), anna=person("user:anna", "lab")
     )
-    bed = DeskBed(table, TableTasks(table), TableApprovals(table), keys, Ledger(), None)  # type: ignore[arg-type]
+    bed = DeskBed(table, TableTasks(table), TableApprovals(table), TableExecutors(table), keys, Ledger(), None)  # type: ignore[arg-type]
     bed.restarted(**settings)
     yield bed
 
