@@ -99,6 +99,10 @@ class SchedulingPolicy(Protocol):
         """When a task that stands behind another one at ``now`` will stand level with it: ``NEVER``, or a time (``<= now``: about now)."""
         ...
 
+    def most_growth(self, seconds: float) -> float:
+        """Points by which urgency can grow in so many seconds, whatever the deadline."""
+        ...
+
 
 class DeadlineAwarePolicy:
     """``priority + α·e^(−β·(deadline − now))`` (document 000 §4.5), past the deadline ``priority + α``; with ageing."""
@@ -129,6 +133,10 @@ class DeadlineAwarePolicy:
             return self._reaches(behind_deadline, gap / -math.expm1(-self._beta * (deadline - behind_deadline)))
         return self._reaches(behind_deadline, gap + self._alpha)  # the one ahead is at its cap before it can be overtaken
 
+    def most_growth(self, seconds: float) -> float:
+        """See the port. Growth is steepest just before the deadline."""
+        return -self._alpha * math.expm1(-self._beta * seconds)
+
     def _reaches(self, deadline: float, points: float) -> float:
         if points > self._alpha:
             return NEVER
@@ -151,6 +159,10 @@ class _TimelessPolicy:
     def overtaken_at(self, level: float, deadline: float, behind_level: float, behind_deadline: float, now: float) -> float:  # noqa: ARG002 the port's
         """See the port."""
         return NEVER
+
+    def most_growth(self, seconds: float) -> float:  # noqa: ARG002 the port's signature
+        """See the port."""
+        return 0.0
 
 
 class FifoPolicy(_TimelessPolicy):

@@ -11,9 +11,11 @@ views asked for least recently made are dropped. Not safe for threads: one event
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from itertools import count
+from operator import itemgetter
 from typing import Final
 
 from appliance.kit.errors import ApplianceError
@@ -83,6 +85,9 @@ class _SpaceQueue:
 
     def _standing(self, key: GroupKey, now: float) -> Standing:
         return self._groups[key].standing(now)
+
+
+_Leader = tuple[str, _SpaceQueue, Contestant | None, float]  # a good task of a space, and how far above it the best may stand
 
 
 class ReadyQueue:
@@ -184,18 +189,31 @@ class ReadyQueue:
         return max((found.task for found in candidates), key=lambda task: score(task, offer, self._history, self._policy.weights))
 
     def _choose_space(self, offer: ExecutorOffer, now: float) -> _SpaceQueue | None:
-        type_filter, urgency, start = offer.type_filter, self._policy.urgency, self._shares.start
-        found: list[tuple[float, float, int, str, _SpaceQueue]] = []
-        for name, space in self._spaces.items():
-            if offer.spaces is not None and name not in offer.spaces:
+        """Estimates decide as long as they can: within seconds nobody gains more than a point, and the window is wide."""
+        views = [
+            (name, space, space.view(offer.type_filter, now)) for name, space in self._spaces.items() if offer.spaces is None or name in offer.spaces
+        ]
+        chosen, is_sure = self._fair_choice([(name, space, *view.estimate(now)) for name, space, view in views], now)
+        if not is_sure:
+            chosen, _ = self._fair_choice([(name, space, view.best(now)[0], 0.0) for name, space, view in views], now)
+        return chosen
+
+    def _fair_choice(self, leaders: list[_Leader], now: float) -> tuple[_SpaceQueue | None, bool]:
+        """The rule of ``space_shares``; False when standings are not known well enough to tell."""
+        urgency, start, window = self._policy.urgency, self._shares.start, self._policy.settings.fairness_window
+        found: list[tuple[float, float, str, _SpaceQueue]] = []
+        least_top = most_top = -math.inf
+        for name, space, contestant, above in leaders:
+            if contestant is None:
                 continue
-            best, _ = space.view(type_filter, now).best(now)
-            if best is not None:
-                found.append((-best.level - urgency(best.deadline, now), best.deadline, best.number, name, space))
+            standing = contestant.level + urgency(contestant.deadline, now)
+            least_top, most_top = max(least_top, standing), max(most_top, standing + above)
+            found.append((standing, above, name, space))
         if not found:
-            return None
-        last = min(found)[0] + self._policy.settings.fairness_window
-        return min((start(name), standing, deadline, number, space) for standing, deadline, number, name, space in found if standing <= last)[4]
+            return None, True
+        possible = [(start(name), -standing, name, space) for standing, above, name, space in found if standing + above >= least_top - window]
+        _, standing, _, space = min(possible, key=itemgetter(0, 1, 2))
+        return space, -standing >= most_top - window
 
 
 def _group_key(task: ReadyTask) -> GroupKey:

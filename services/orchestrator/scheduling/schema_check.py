@@ -112,7 +112,7 @@ def _prepared(schema: bytes, limits: SchemaLimits) -> Any:
     content = _decoded(schema, "task_invalid", "the schema", limits.depth)
     if not isinstance(content, dict | bool):
         raise ApplianceError("task_invalid", "the schema is neither an object nor true or false", hint="see json-schema.org, draft 2020-12")
-    import jsonschema  # type: ignore[import-untyped]  # 0.3 s: only when the first schema comes
+    import jsonschema  # 0.3 s: only when the first schema comes
     import referencing
 
     from services.orchestrator.scheduling import schema_keywords

@@ -15,8 +15,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
-from jsonschema import validators  # type: ignore[import-untyped]
-from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped]
+from jsonschema import validators
+from jsonschema.exceptions import ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 from pydantic_core import ValidationError as NoMatch
 

@@ -2,7 +2,8 @@
 
 The rule. Every space has a virtual start time; each task it is given moves it on by ``charge / weight``, where the charge is the task's expected
 seconds (1 when unknown, at least 0.1, at most 3,600). Among the spaces that have a task for the offer and whose best task stands at most
-``fairness_window`` points below the best of all, the one with the earliest start is served. So:
+``fairness_window`` points below the best of all, the one with the earliest start is served (of equal starts, the one whose best task as last
+compared stands higher). So:
 
 * spaces with work share executor time by their weights, however many tasks each has waiting;
 * a space that comes (back) starts at the virtual clock, the latest start served so far: before every space that had its share, without

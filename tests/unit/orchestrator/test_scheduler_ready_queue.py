@@ -121,6 +121,33 @@ def test_every_pop_gives_a_task_that_brute_force_finds_best(seed, name, alpha):
         assert len(queue) == len(tasks)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([2.0, 20.0, 60.0]))
+def test_the_space_served_has_the_earliest_start_of_those_within_the_window(seed, window):
+    dice = random.Random(seed)
+    policy, shares = make_policy(PolicySettings(fairness_window=window, candidate_window=0.0)), SpaceShares({"space-1": 3.0})
+    queue, tasks, now = ReadyQueue(policy, shares), {}, NOW
+    for step in range(100):
+        now += dice.choice([0, 0.1, 5, 90])
+        for push in range(dice.choice([0, 1, 3])):
+            task = random_task(dice, f"t{step}.{push}", spaces=4, types=3, dated=0.6, now=now)
+            queue.push(task, now)
+            tasks[task.id] = task
+        offer = dice.choice(OFFERS)
+        best = {space: brute_force_best({name: t for name, t in tasks.items() if t.space == space}, policy, offer, now) for space in queue.sizes()}
+        best = {space: standing for space, standing in best.items() if standing is not None}
+        starts = {space: shares.start(space) for space in best}
+        popped = queue.pop(offer, now)
+        if popped is None:
+            assert not best
+            continue
+        task = tasks.pop(popped)
+        assert effective_priority(policy, task, now) == pytest.approx(best[task.space], abs=1e-6, rel=0)
+        assert best[task.space] >= max(best.values()) - window - 1e-6
+        within = [space for space in best if best[space] >= max(best.values()) - window + 1e-6]
+        assert starts[task.space] <= min((starts[space] for space in within), default=math.inf)
+
+
 def test_pushing_a_task_again_replaces_it():
     queue = a_queue()
     queue.push(a_task("t", priority=10), NOW)
@@ -319,8 +346,8 @@ def test_constants_out_of_range_are_refused(field):
 # ---- speed
 
 
-@pytest.mark.parametrize("dated", [0.0, 0.5])
-def test_a_pop_among_100k_tasks_is_quick(dated):
+@pytest.mark.parametrize(("dated", "pace"), [(0.0, 0.01), (0.5, 0.01), (0.5, 2.0)])
+def test_a_pop_among_100k_tasks_is_quick(dated, pace):
     """The requirement is 1 ms; the bound here leaves room for a busy machine (bench figures: 0.3–0.5 ms)."""
     dice, queue, now = random.Random(4), a_queue(PolicySettings()), NOW
     for number in range(100_000):
@@ -330,10 +357,10 @@ def test_a_pop_among_100k_tasks_is_quick(dated):
         queue.peek(offer, now)  # the first question of a kind prepares its views
     gc.collect()
     laps = []
-    for number in range(1500):
-        now += 0.01
-        began = time.perf_counter()
+    for number in range(1000):
+        now += pace
+        began = time.thread_time()  # a machine that does something else meanwhile is not the queue's fault
         assert queue.pop(offers[number % len(offers)], now)
-        laps.append(time.perf_counter() - began)
+        laps.append(time.thread_time() - began)
         queue.push(random_task(dice, f"n{number}", spaces=50, types=20, dated=dated, now=now), now)
     assert sorted(laps)[int(0.99 * len(laps))] <= 0.005
