@@ -165,6 +165,7 @@ async def test_without_a_valid_bearer_nothing_is_served(tmp_path: Path, header: 
         answer = await http.post(f"{bed.url}/mcp", json=INITIALIZE, headers={name: value.encode("latin-1") for name, value in headers.items()})
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="appliance"')
         assert answer.json()["error"]["data"]["code"] == "unauthenticated"
+        assert bed.audit.outcomes("mcp.connect") == ([] if header == "Bearer wrong" else ["deny"])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -16,6 +17,7 @@ import msgspec
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.orchestrator.mcp.desk import Desk
+from services.orchestrator.mcp.links import Buckets
 from services.orchestrator.mcp.ports import McpDependencies
 from services.orchestrator.mcp.settings import McpSettings
 
@@ -35,6 +37,7 @@ class McpEdge:
     def __init__(self, needs: McpDependencies, settings: McpSettings) -> None:
         self._needs = needs
         self._settings = settings
+        self._denials = Buckets(time.monotonic)
         self._wanted = asyncio.Event()
         self._serve: asyncio.Future[_Serve] | None = None
 
@@ -56,13 +59,24 @@ class McpEdge:
         try:
             if scope["method"] != "POST":
                 raise ApplianceError("method_not_allowed", "MCP takes POST here; there are no sessions to open or to end", hint="POST to /mcp")
-            bearer = _bearer(scope)
+            bearer = await self._credentials(scope)
             await self._needs.authenticator.authenticate(bearer)
             serve = await self._ready()
         except ApplianceError as error:
             await _refuse(error, send)
             return
         await serve({**scope, _BEARER: bearer}, receive, send)
+
+    async def _credentials(self, scope: Scope) -> str:
+        """The bearer. A caller without one is on record (a flood of them is cut); one with a wrong one the authenticator records."""
+        try:
+            return _bearer(scope)
+        except ApplianceError:
+            address = str(scope["client"][0]) if scope.get("client") else "unknown"
+            if self._denials.wait_seconds(address, self._settings.denials_recorded_per_minute) == 0:
+                detail = {"address": address, "reason": "no_credentials"}
+                await self._needs.audit.append(actor="anonymous", action="mcp.connect", resource="", outcome="deny", detail=detail)
+            raise
 
     async def _ready(self) -> _Serve:
         if self._serve is None:
