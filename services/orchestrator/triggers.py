@@ -28,7 +28,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
-from croniter import CroniterError, croniter  # type: ignore[import-untyped]
+from croniter import CroniterError, croniter
 
 from appliance.kit.errors import ApplianceError
 

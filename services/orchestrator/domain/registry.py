@@ -28,7 +28,10 @@ class ExecutorState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
-    """One schedule. ``last_due`` is the due time that its newest task was made for (None: never)."""
+    """One schedule. ``last_due`` is the due time (of an event trigger: the sequence of the event) that its newest task was made for (None: never).
+
+    ``last_task`` is empty when that one was left out; ``missed`` counts due times without a task of their own.
+    """
 
     name: str
     trigger: msgspec.Raw
@@ -101,4 +104,8 @@ def _change_schedule(schedules: dict[str, ScheduleState], event: ev.ScheduleChan
     known = schedules.get(event.schedule)
     created = ScheduleState(name=event.schedule, trigger=event.trigger or EMPTY, spec=event.spec, owner=event.owner, created_at=at)
     same_trigger = known is not None and known.trigger == created.trigger
-    schedules[event.schedule] = msgspec.structs.replace(created, last_due=known.last_due) if known is not None and same_trigger else created
+    if known is not None and same_trigger:  # due times go on from where they were, and a firing under way stays the same one
+        created = msgspec.structs.replace(
+            created, created_at=known.created_at, last_due=known.last_due, last_task=known.last_task, missed=known.missed
+        )
+    schedules[event.schedule] = created
