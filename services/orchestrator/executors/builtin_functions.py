@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from appliance.contracts.functions.v1.api import FunctionContext, RefusedError, function
 
+CODE_FEATURES: Final = "code.features"
+CODE_SECONDS: Final = 20.0
 _MOST_STEPS: Final = 10_000
 _MOST_SLEEP_SECONDS: Final = 24 * 3600.0
 _WORD: Final = re.compile(r"\w+", re.UNICODE)
@@ -39,11 +41,21 @@ def describe_text(_ctx: object, data: Any) -> dict[str, Any]:
     counted = Counter(words)
     return {
         "characters": len(text),
-        "lines": text.count("\n") + bool(text),
+        "lines": len(text.splitlines()),
         "words": len(words),
         "distinctWords": len(counted),
         "frequent": [{"word": word, "count": count} for word, count in counted.most_common(10)],
     }
+
+
+@function(
+    CODE_FEATURES, timeout_seconds=CODE_SECONDS, input_schema={"type": "object", "required": ["source"], "properties": {"source": {"type": "string"}}}
+)
+def read_code(_ctx: object, data: Any) -> dict[str, Any]:
+    """``{"source": "…"}`` → features of its syntax tree; the first half of ``code_analysis`` (``code_analysis.features``)."""
+    from services.orchestrator.executors.code_analysis.features import extract_features  # a worker starts without it
+
+    return extract_features(data)
 
 
 @function("hash.sha256", input_schema={"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}})
