@@ -169,10 +169,11 @@ _DEFS: Final = "$defs"
 
 
 def read(kind: type[A], given: Mapping[str, Any]) -> A:
-    """The arguments of a call; ``invalid_request`` says which one is wrong."""
+    """The arguments of a call; ``invalid_request`` says which one is wrong, or that one is no JSON that could be kept."""
     try:
+        msgspec.json.encode(given)  # lone surrogates, nesting without end
         return msgspec.convert(dict(given), kind)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:  # msgspec's own are ValueErrors
         fields = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
         raise ApplianceError("invalid_request", f"malformed call: {error}", hint=f"parameters: {fields}") from error
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
 
+_MOST_NAME_CHARACTERS: Final = 200
 Report = Callable[[float, str], Awaitable[None]]
 """``(seconds waited, message)``: a progress notification to the client, when it asked for them."""
 
@@ -45,13 +46,10 @@ class Call:
     @property
     def resource(self) -> str:
         """What the call is about, as the audit log names it."""
-        if isinstance(uri := self.arguments.get("uri"), str):
-            return uri
-        for name in ("taskId", "parentTaskId"):
-            if isinstance(task := self.arguments.get(name), str):
-                return f"task:{task}"
-        executor = self.arguments.get("executorId")
-        return f"executor:{executor}" if isinstance(executor, str) else ""
+        for name, kind in (("uri", ""), ("taskId", "task:"), ("parentTaskId", "task:"), ("executorId", "executor:")):
+            if isinstance(value := self.arguments.get(name), str):
+                return f"{kind}{value[:_MOST_NAME_CHARACTERS]}".encode("utf-8", "replace").decode()
+        return ""
 
 
 Following = Callable[[Call], Awaitable[Any]]

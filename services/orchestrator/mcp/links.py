@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from prometheus_client import Counter
+
 from appliance.audit.ports import Auditor
 from appliance.audit.record import Outcome
 from appliance.contracts.orchestrator.v1.values import Task
@@ -27,6 +29,7 @@ from services.orchestrator.mcp.ports import Authenticator
 _PRINCIPALS_COUNTED: Final = 10_000
 _DENYING: Final = frozenset({401, 403, 404, 429})
 _MINUTE_SECONDS: Final = 60.0
+TOOL_CALLS: Final = Counter("tool_calls", "Calls of MCP tools and resources.", ["tool", "outcome"])
 Need = tuple[Verb, Resource]
 _log = get_logger(__name__)
 
@@ -77,6 +80,7 @@ class Record:
 
     async def _write(self, call: Call, outcome: Outcome, code: str, started: float, answer: Any = None) -> None:
         seconds = self._since(started)
+        TOOL_CALLS.labels(call.action, code or outcome).inc()
         _log.info("mcp_call", tool=call.action, subject=call.caller.subject, outcome=code or outcome, seconds=seconds)
         detail: dict[str, str | int | float | bool | list[str] | None] = {"seconds": seconds}
         if code:

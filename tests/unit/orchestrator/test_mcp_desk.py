@@ -18,6 +18,7 @@ from services.orchestrator.mcp.arguments import schema
 from services.orchestrator.mcp.calls import Call
 from services.orchestrator.mcp.catalogue import CARDS
 from services.orchestrator.mcp.desk import Desk
+from services.orchestrator.mcp.links import TOOL_CALLS
 from services.orchestrator.mcp.ports import McpDependencies
 from services.orchestrator.mcp.settings import McpSettings
 from tests.unit.orchestrator.mcp_bed import KeyRing, Ledger, ListedKnowledge, agent, person
@@ -195,6 +196,28 @@ async def test_a_malformed_call_is_told_which_parameter_is_wrong(action: str, ar
         assert refused.hint
 
 
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("value", [{"a": "\ud800"}, nested(100_000), {"\udfff": 1}], ids=["surrogate", "nesting", "name"])
+async def test_a_value_that_could_not_be_kept_is_refused(value: dict[str, Any]) -> None:
+    async with desk_bed() as bed:
+        task = await bed.submit()
+        await bed.call("claim_task", executorId="desk-1")
+        assert (await bed.refusal("complete_task", taskId=task, result=value)).code == "invalid_request"
+        assert bed.table.tasks[task].status is TaskStatus.ASSIGNED
+
+
+async def test_a_name_that_is_no_text_is_refused_and_on_record() -> None:
+    async with desk_bed() as bed:
+        assert (await bed.refusal("claim_task", executorId="\ud800")).code == "invalid_request"
+        assert [record["resource"] for record in bed.audit.records] == ["executor:?"]
+
+
 async def test_an_unknown_tool_is_refused_and_its_name_stays_out_of_the_audit_action() -> None:
     async with desk_bed() as bed:
         assert (await bed.refusal("drop_tables")).code == "invalid_request"
@@ -211,6 +234,17 @@ async def test_every_call_is_on_record_with_its_outcome_before_it_is_answered() 
         assert (claim["actor"], claim["action"], claim["outcome"], claim["detail"]["task"]) == ("key:k_1", "mcp.claim_task", "ok", task)
         assert (stale["resource"], stale["outcome"], stale["detail"]["code"]) == (f"task:{task}", "error", "stale_claim")
         assert (foreign["actor"], foreign["outcome"], foreign["detail"]["code"]) == ("key:k_3", "deny", "not_found")
+
+
+async def test_calls_are_counted_by_tool_and_outcome() -> None:
+    def count(outcome: str) -> float:
+        return TOOL_CALLS.labels("search_knowledge", outcome)._value.get()
+
+    before = count("ok"), count("invalid_request")
+    async with desk_bed() as bed:
+        await bed.call("search_knowledge", query="x")
+        await bed.refusal("search_knowledge")
+    assert (count("ok"), count("invalid_request")) == (before[0] + 1, before[1] + 1)
 
 
 async def test_nothing_is_answered_when_the_audit_log_cannot_be_written() -> None:
