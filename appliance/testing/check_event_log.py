@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import Final, Protocol, cast
 
-from appliance.contracts.orchestrator.v1.log import Entry, LostRaceError, Recorded
+from appliance.contracts.orchestrator.v1.log import Entry, Extent, LostRaceError, Recorded
 from appliance.kit.errors import ApplianceError
 
 _WRITERS: Final = 20
@@ -32,6 +32,8 @@ class CheckedLog(Protocol):
     async def purge(self, subject: str, *, keep: int = 0, below: int | None = None) -> None: ...
 
     async def last_sequence(self) -> int: ...
+
+    async def extent(self) -> Extent: ...
 
     async def check(self) -> str: ...
 
@@ -203,7 +205,12 @@ async def purged_entries_are_gone_and_missed(log: CheckedLog, other: CheckedLog)
     (after,) = await log.append([Entry(subject, 0, b"anew")])
     assert after > last, "a sequence was used again"
     assert [one.body for one in await log.read(beside)] == [b"stays"], "purging one subject purged another"
+    before = await log.extent()
     await log.purge("task.>")
+    extent = await log.extent()
+    assert extent.size_bytes < before.size_bytes, "purging frees nothing"
+    assert extent.first > after, "the log begins with something that was purged"
+    assert extent.last == before.last == await log.last_sequence(), "the extent ends elsewhere than the log"
     assert await _code(_first(other.tail(0))) == "event_unknown", "a tail from before what was purged does not say so"
     assert not await _first(other.tail(await log.last_sequence())), "a tail from the end does not work after a purge"
 

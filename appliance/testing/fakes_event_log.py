@@ -10,11 +10,12 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from appliance.contracts.orchestrator.v1.log import Entry, LostRaceError, Recorded
+from appliance.contracts.orchestrator.v1.log import Entry, Extent, LostRaceError, Recorded
 from appliance.kit.errors import ApplianceError
 
 _LARGEST_BODY: int = 8 * 1024 * 1024 - 512
 _MOST_ENTRIES: int = 1000
+_ENTRY_BYTES: int = 60
 
 
 class MemoryEventLog:
@@ -105,6 +106,10 @@ class MemoryEventLog:
     async def last_sequence(self) -> int:
         """See the port."""
         return self._last
+
+    async def extent(self) -> Extent:
+        """See the port."""
+        return Extent(self._first, self._last, sum(len(one.subject) + len(one.body) + _ENTRY_BYTES for one in self._entries))
 
     async def check(self) -> str:
         """See the port."""

@@ -18,7 +18,7 @@ from services.orchestrator.jetstream_connection import ApiError, JetStreamConnec
 from services.orchestrator.jetstream_feed import FeedInterruptedError, open_feed
 from services.orchestrator.jetstream_frames import HEADER_BYTES, LARGEST_BATCH
 from services.orchestrator.jetstream_reads import StreamReader
-from services.orchestrator.ports import Entry, Recorded
+from services.orchestrator.ports import Entry, Extent, Recorded
 from services.orchestrator.subjects import EXECUTORS, SPACES, TASKS
 
 STREAM: Final = "TASKS"
@@ -83,6 +83,11 @@ class JetStreamEventLog:
     async def last_sequence(self) -> int:
         """See the port."""
         return (await self._bounds())[1]
+
+    async def extent(self) -> Extent:
+        """See the port."""
+        state = (await self._info())["state"]
+        return Extent(int(state["first_seq"]), int(state["last_seq"]), int(state["bytes"]))
 
     async def check(self) -> str:
         """See the port."""

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import msgspec
 
-from appliance.contracts.orchestrator.v1.log import Entry, LostRaceError, Recorded
-from appliance.contracts.orchestrator.v1.values import ApprovalRequest, ExecutorCapabilities, ExecutorType, Task
+from appliance.contracts.orchestrator.v1.log import Entry, Extent, LostRaceError, Recorded
+from appliance.contracts.orchestrator.v1.values import ApprovalRequest, ExecutorCapabilities, ExecutorType, StepRecord, Task
 
 __all__ = [
     "ApprovedEffect",
@@ -22,6 +22,7 @@ __all__ = [
     "ExecutionFailedError",
     "ExecutionResult",
     "ExecutorAdapter",
+    "Extent",
     "Leases",
     "LostRaceError",
     "ObjectStore",
@@ -62,6 +63,10 @@ class EventLog(Protocol):
 
     async def last_sequence(self) -> int:
         """Sequence of the newest entry, 0 when empty."""
+        ...
+
+    async def extent(self) -> Extent:
+        """Where it begins and ends, and what it takes."""
         ...
 
     async def check(self) -> str:
@@ -138,6 +143,15 @@ class TaskContext(Protocol):
 
         ``last`` says that the attempt completes right after: the record may wait for the completion and share its commit.
         """
+        ...
+
+    async def record_steps(self, records: Sequence[StepRecord]) -> None:
+        """Several at once, as :meth:`record_step`: steps of an attempt that ran side by side."""
+        ...
+
+    @property
+    def output_schema(self) -> msgspec.Raw | None:
+        """JSON Schema that the result must satisfy, None when the task has none."""
         ...
 
     async def report(self, progress: float, note: str = "") -> None:

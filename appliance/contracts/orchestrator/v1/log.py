@@ -25,6 +25,14 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
     message_id: str = ""
 
 
+class Extent(msgspec.Struct, frozen=True, gc=False):
+    """How far a log reaches: sequences of its oldest and newest entry (``first`` is ``last + 1`` when it is empty) and its size."""
+
+    first: int
+    last: int
+    size_bytes: int
+
+
 class LostRaceError(Exception):
     """Another append to one of the subjects was first: nothing of this one was stored. Read the subject and decide again."""
 
