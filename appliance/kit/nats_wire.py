@@ -30,6 +30,8 @@ _LONGEST_PAUSE_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 2.0
 _PING_SECONDS: Final = 2.5
 _SILENT_PINGS: Final = 3
+_WITH_HEADER: Final = ord("H")
+_MESSAGE: Final = b"HM"  # HMSG, MSG: no other frame of the server begins so
 _SILENCE_IS_DEATH: Final = "the server does not answer"
 
 
@@ -64,11 +66,8 @@ class Message(NamedTuple):
 
     def header_value(self, name: bytes) -> bytes:
         """Value of the first header ``name``, empty when absent."""
-        start = self.header.find(b"\r\n" + name + b":")
-        if start < 0:
-            return b""
-        start += len(name) + 3
-        return self.header[start : self.header.index(b"\r\n", start)].strip()
+        _, found, rest = self.header.partition(b"\r\n%b:" % name)
+        return rest[: rest.index(b"\r\n")].strip() if found else b""
 
 
 Handler = Callable[[Message], None]
@@ -284,21 +283,28 @@ class _Protocol(asyncio.Protocol):
 
     def _parse(self, data: bytes) -> int:
         """Handle every whole frame; how many bytes they were."""
-        position, owner = 0, self.owner
+        position = 0
         self._needed = 0
-        while (end := data.find(b"\r\n", position)) >= 0:
-            if data.startswith((b"MSG ", b"HMSG "), position):
+        find = data.find
+        take = self.owner.take if self.owner is not None else None
+        while (end := find(b"\r\n", position)) >= 0:
+            first = data[position]
+            if first in _MESSAGE:
                 fields = data[position:end].split(b" ")
-                body, size = end + 2, int(fields[-1])
-                if len(data) < body + size + 2:
-                    self._needed = body + size + 2 - position
+                body = end + 2
+                close = body + int(fields[-1])
+                if len(data) < close + 2:
+                    self._needed = close + 2 - position
                     return position
-                with_header = fields[0] == b"HMSG"
-                split = body + int(fields[-2]) if with_header else body
-                reply = fields[3] if len(fields) == (6 if with_header else 5) else b""
-                if owner is not None:
-                    owner.take(fields[2], Message(fields[1], reply, data[body:split], data[split : body + size]))
-                position = body + size + 2
+                if first == _WITH_HEADER:
+                    split = body + int(fields[-2])
+                    reply = fields[3] if len(fields) == 6 else b""
+                    message = Message(fields[1], reply, data[body:split], data[split:close])
+                else:
+                    message = Message(fields[1], fields[3] if len(fields) == 5 else b"", b"", data[body:close])
+                if take is not None:
+                    take(fields[2], message)
+                position = close + 2
                 continue
             self._control(data[position:end])
             position = end + 2

@@ -67,7 +67,7 @@ class Commits:
         self._few = _FEW_ON_ONE if on_one else _FEW_ON_MORE
         self._most_in_flight = _IN_FLIGHT_ON_ONE if on_one else _IN_FLIGHT_ON_MORE
         self._closed = False
-        self._wire.on_connected.append(self._flush_soon)
+        connection.on_usable.append(self._flush_soon)
 
     def add(self, entries: Sequence[Entry], size: int) -> asyncio.Future[Sequence[int]]:
         """Append ``entries`` (checked, with ids) of together ``size`` bytes. Raises ``overloaded``, ``unavailable`` (closed)."""
@@ -88,7 +88,7 @@ class Commits:
         """Nothing more is taken; whoever waits is told that nobody knows."""
         self._closed = True
         with contextlib.suppress(ValueError):
-            self._wire.on_connected.remove(self._flush_soon)
+            self._connection.on_usable.remove(self._flush_soon)
         if self._sweeper is not None:
             self._sweeper.cancel()
         for task in self._slow:
@@ -107,7 +107,7 @@ class Commits:
 
     def _flush(self) -> None:
         self._flush_due = False
-        while self._waiting and self._in_flight < self._most_in_flight and self._wire.connected and self._connection.refusal is None:
+        while self._waiting and self._in_flight < self._most_in_flight and self._connection.usable:
             units = self._take()
             if not units:
                 return

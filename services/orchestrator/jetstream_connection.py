@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -23,7 +23,7 @@ OLDEST_SERVER: Final = (2, 12)
 _API_SECONDS: Final = 5.0
 _CONNECT_SECONDS: Final = 30.0
 _ANSWER_SECONDS: Final = 1.5  # an election leaves requests without an answer
-_GATHER_SECONDS: Final = 0.4
+_GATHER_SECONDS: Final = 0.2
 _AGAIN_SECONDS: Final = 0.1
 _UNAVAILABLE_STATUS: Final = 503
 _RESTART_HINT: Final = "is nats-server running? see logs/nats.log"
@@ -63,19 +63,44 @@ class ApiError(Exception):
 
 
 class JetStreamConnection:
-    """A proved connection. Make it with :func:`open_jetstream`."""
+    """A proved connection. Make it with :func:`open_jetstream`.
+
+    Attributes:
+        on_usable: called whenever it may be written to again.
+    """
 
     def __init__(self, address: JetStreamAddress, wire: NatsWire, system: NatsWire) -> None:
         self.address = address
         self.wire = wire
+        self.on_usable: list[Callable[[], None]] = []
         self._system = system
         self._refusal: ApplianceError | None = None
-        self._proofs: set[asyncio.Task[str]] = set()
+        self._proved_epoch = -1
+        self._proof: asyncio.Task[None] | None = None
+        self._usable = asyncio.Event()
 
     @property
     def refusal(self) -> ApplianceError | None:
         """Why nothing may be appended, None when the servers were proved."""
         return self._refusal
+
+    @property
+    def usable(self) -> bool:
+        """Connected, and what it is connected to was proved since."""
+        return self._refusal is None and self.wire.connected and self._proved_epoch == self.wire.epoch
+
+    async def wait_usable(self, timeout_seconds: float) -> None:
+        """Return when usable. Raises ApplianceError ``log_unsafe``; ``unavailable`` after the timeout."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_seconds
+        while not self.usable:
+            if self._refusal is not None:
+                raise self._refusal
+            self._usable.clear()
+            try:
+                await asyncio.wait_for(self._usable.wait(), deadline - loop.time())
+            except TimeoutError as exc:
+                raise ApplianceError("unavailable", f"the event log's server cannot be reached: {self.wire.last_error}", hint=_RESTART_HINT) from exc
 
     async def prove(self) -> str:
         """Ask every server for its version and settings; a line about them.
@@ -84,48 +109,73 @@ class JetStreamConnection:
             ApplianceError: ``log_unsafe``; ``unavailable``.
         """
         try:
+            epoch = self.wire.epoch
             await self._system.wait_connected(_API_SECONDS)
             line = _judge(await self._settings(), self.address.replicas)
         except ApplianceError as exc:
             if exc.code == "log_unsafe":
                 self._refusal = exc
+                self._tell()
             raise
         self._refusal = None
+        self._proved_epoch = epoch
+        self._tell()
         return line
 
     def prove_again(self) -> None:
-        """After a reconnect: the server may be another one now."""
-        task = asyncio.get_running_loop().create_task(self.prove(), name="prove-nats")
-        self._proofs.add(task)
-        task.add_done_callback(self._proved)
+        """After a reconnect: the server may be another one now. Nothing is written until it is proved."""
+        if self._proof is not None:
+            self._proof.cancel()
+        self._proof = asyncio.get_running_loop().create_task(self._prove_until_known(), name="prove-nats")
 
-    def _proved(self, task: asyncio.Task[str]) -> None:
-        self._proofs.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("nats_not_proved", error=str(error))
+    async def close(self) -> None:
+        """End what is under way."""
+        if self._proof is not None:
+            self._proof.cancel()
+            await asyncio.gather(self._proof, return_exceptions=True)
+
+    async def _prove_until_known(self) -> None:
+        while not self.usable:
+            try:
+                await self.prove()
+            except ApplianceError as error:
+                _log.warning("nats_not_proved", error=str(error))
+                if error.code == "log_unsafe":
+                    return
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    def _tell(self) -> None:
+        self._usable.set()
+        if self.usable:
+            for call in self.on_usable:
+                call()
 
     async def _settings(self) -> list[dict[str, Any]]:
-        """One answer per server of the cluster."""
+        """One answer per server of the cluster; a majority, when the rest stays silent."""
         wanted = max(self.address.replicas, len(self.address.box.servers))
-        answers: list[dict[str, Any]] = []
-        enough = asyncio.Event()
+        answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
         def take(message: Message) -> None:
             with contextlib.suppress(msgspec.DecodeError):
-                answers.append(msgspec.json.decode(message.payload))
-            if len(answers) >= wanted:
-                enough.set()
+                answers.put_nowait(msgspec.json.decode(message.payload))
 
-        reply = self._system.expect(take, enough.set)
+        reply = self._system.expect(take, lambda: answers.put_nowait(None))
+        found: list[dict[str, Any]] = []
         try:
             self._system.send(_ask_all(reply))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(enough.wait(), _GATHER_SECONDS if answers else _API_SECONDS / 2)
+            while len(found) < wanted:
+                patience = _GATHER_SECONDS if len(found) > wanted // 2 else _API_SECONDS / 2
+                answer = await asyncio.wait_for(answers.get(), patience)
+                if answer is None:
+                    raise ConnectionError(self._system.last_error)
+                found.append(answer)
+        except TimeoutError:
+            pass  # who does not answer is down; _judge says whether that is too many
         except ConnectionError as exc:
             raise ApplianceError("unavailable", f"the event log's server cannot be reached: {exc}", hint=_RESTART_HINT) from exc
         finally:
             self._system.forget(reply)
-        return answers
+        return found
 
     async def api(self, name: str, request: Mapping[str, object] | None = None, *, timeout_seconds: float = _API_SECONDS) -> dict[str, Any]:
         """Call ``$JS.API.<name>``; elections and reconnects are waited for.
@@ -224,4 +274,10 @@ async def open_jetstream(address: JetStreamAddress, name: str = "orchestrator") 
             )
         await connection.prove()
         wire.on_connected.append(connection.prove_again)
-        yield connection
+        if not connection.usable:  # it reconnected in between
+            connection.prove_again()
+        try:
+            yield connection
+        finally:
+            wire.on_connected.remove(connection.prove_again)
+            await connection.close()

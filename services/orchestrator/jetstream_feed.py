@@ -20,7 +20,8 @@ _HEARTBEAT_SECONDS: Final = 2
 _SILENT_SECONDS: Final = 3.5 * _HEARTBEAT_SECONDS
 _INACTIVE_SECONDS: Final = 30
 _NANOSECONDS: Final = 1_000_000_000
-_CONTROL_STATUS: Final = 100
+_STATUS_LINE: Final = b"NATS/1.0 1"  # flow control and heartbeats
+_ID_HEADER: Final = b"\r\nNats-Msg-Id: "
 _MOST_AT_ONCE: Final = 512
 _SHORT_ACK_TOKENS: Final = (
     9  # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>; newer ones have two more in front
@@ -36,10 +37,12 @@ class Feed:
 
     def __init__(self, connection: JetStreamConnection, stream: str) -> None:
         self._connection = connection
+        self._wire = connection.wire
         self._stream = stream
         self._name = f"feed-{secrets.token_hex(6)}"
         self._received: list[Recorded | Message] = []
-        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
         self._interruption: str | None = None
         self._expected = 1
         self._pending = 0
@@ -49,19 +52,19 @@ class Feed:
     async def create(self, config: Mapping[str, object]) -> str:
         """Make the consumer; the id of its subscription. Raises ApiError, ApplianceError ``unavailable``."""
         subject = f"_FEED.{secrets.token_hex(8)}"
-        sid = self._connection.wire.subscribe(subject, self._take)
+        sid = self._wire.subscribe(subject, self._take)
         whole: dict[str, Any] = {
             "name": self._name, "deliver_subject": subject, "ack_policy": "none", "max_deliver": 1, "replay_policy": "instant", "flow_control": True,
             "idle_heartbeat": _HEARTBEAT_SECONDS * _NANOSECONDS, "inactive_threshold": _INACTIVE_SECONDS * _NANOSECONDS, "mem_storage": True,
             "num_replicas": 1, **config,
         }  # fmt: skip
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = self._loop.time()
         try:
             answer = await self._connection.api(
                 f"CONSUMER.CREATE.{self._stream}.{self._name}", {"stream_name": self._stream, "config": whole, "action": "create"}
             )
         except BaseException:
-            self._connection.wire.unsubscribe(sid)
+            self._wire.unsubscribe(sid)
             raise
         if not self._received:  # otherwise its messages tell
             self._pending = int(answer.get("num_pending", 0)) + int(answer.get("delivered", {}).get("consumer_seq", 0))
@@ -74,7 +77,6 @@ class Feed:
         while True:
             await self._wait()
             received, self._received = self._received, []
-            self._news.clear()
             batch: list[Recorded] = []
             for item in received:
                 if isinstance(item, Recorded):
@@ -90,17 +92,23 @@ class Feed:
                     yield []
 
     async def _wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        wire = self._connection.wire
+        """Return when something was received. A bare future: ``wait_for`` would make a task for each batch."""
         while not self._received:
-            if self._interruption is not None or wire.epoch != self.epoch:
+            if self._interruption is not None or self._wire.epoch != self.epoch:
                 raise FeedInterruptedError(self._interruption or "reconnected")
-            if loop.time() - self._heard > _SILENT_SECONDS:
+            if self._loop.time() - self._heard > _SILENT_SECONDS:
                 raise FeedInterruptedError("no heartbeat")
+            self._waiter = self._loop.create_future()
+            pulse = self._loop.call_later(_HEARTBEAT_SECONDS, self._wake)
             try:
-                await asyncio.wait_for(self._news.wait(), _HEARTBEAT_SECONDS)
-            except TimeoutError:
-                continue
+                await self._waiter
+            finally:
+                pulse.cancel()
+                self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def reconnected(self) -> None:
         """The wire has another connection."""
@@ -108,11 +116,12 @@ class Feed:
 
     def _interrupt(self, why: str) -> None:
         self._interruption = self._interruption or why
-        self._news.set()
+        self._wake()
 
     def _take(self, message: Message) -> None:
-        self._heard = asyncio.get_running_loop().time()
-        if message.status == _CONTROL_STATUS:
+        self._heard = self._loop.time()
+        header = message.header
+        if header.startswith(_STATUS_LINE):
             self._control(message)
             return
         if self._interruption is not None:
@@ -124,31 +133,29 @@ class Feed:
             return
         self._expected += 1
         self._pending = int(tokens[at + 3])
-        self._received.append(
-            Recorded(
-                message.subject.decode(), int(tokens[at]), message.payload, message.header_value(b"Nats-Msg-Id").decode() if message.header else ""
-            )
-        )
-        self._news.set()
+        found = header.find(_ID_HEADER) + len(_ID_HEADER)
+        message_id = header[found : header.find(b"\r\n", found)].decode() if found >= len(_ID_HEADER) else ""
+        self._received.append(Recorded(message.subject.decode(), int(tokens[at]), message.payload, message_id))
+        self._wake()
 
     def _control(self, message: Message) -> None:
         if message.reply:  # a flow control request: answered when what was sent before it was taken
             self._received.append(message)
-            self._news.set()
+            self._wake()
         elif (stalled := message.header_value(b"Nats-Consumer-Stalled")) and not self._received:
             self._go_on(stalled)
         elif int(message.header_value(b"Nats-Last-Consumer") or 0) >= self._expected:
             self._interrupt("the newest messages are missing")
 
     def _go_on(self, reply: bytes) -> None:
-        if self._connection.wire.connected:
-            self._connection.wire.send(b"PUB %b 0\r\n\r\n" % reply)
+        if self._wire.connected:
+            self._wire.send(b"PUB %b 0\r\n\r\n" % reply)
 
     async def delete(self) -> None:
         """Nobody reads it any more; the server forgets it by itself when this cannot be said."""
-        if self._connection.wire.connected:
+        if self._wire.connected:
             name = f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}"
-            self._connection.wire.send(f"PUB {name} 0\r\n\r\n".encode())
+            self._wire.send(f"PUB {name} 0\r\n\r\n".encode())
 
 
 @asynccontextmanager

@@ -87,9 +87,12 @@ class Outcomes:
                         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads retries
                         pause = min(pause * 2, _LONGEST_AGAIN_SECONDS)
                     looked = True
-                    await self._connection.wire.wait_connected(max(0.0, unit.deadline - loop.time()))
+                    await self._connection.wait_usable(max(0.0, unit.deadline - loop.time()))
                     ack = await self._send(unit)
                 except (ApplianceError, ConnectionError, TimeoutError):
+                    if self._connection.refusal is not None:
+                        unit.fail(self._connection.refusal)
+                        return
                     ack, looked = None, True
                     await asyncio.sleep(pause)
         if ack is not None and ack.error is not None and ack.error.err_code in WRONG_SEQUENCE and not unit.maybe_stored:

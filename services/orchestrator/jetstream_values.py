@@ -25,10 +25,9 @@ async def publish_value(connection: JetStreamConnection, subject: str, payload: 
     loop = asyncio.get_running_loop()
     deadline, why = loop.time() + _DEADLINE_SECONDS, "no answer"
     while (left := deadline - loop.time()) > 0:
-        if connection.refusal is not None:
-            raise connection.refusal
         try:
-            message = await connection.wire.request(subject, payload, min(left, _ANSWER_SECONDS))
+            await connection.wait_usable(left)
+            message = await connection.wire.request(subject, payload, _ANSWER_SECONDS)
             if not message.header:
                 ack = decode_ack(message.payload)
                 if ack.error is None:
