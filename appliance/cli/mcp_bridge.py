@@ -1,8 +1,8 @@
 """MCP on stdin and stdout, passed on to the box's ``/mcp`` over HTTP with a key. Owns: lines, streams, reconnects. Does not own: the protocol's meaning.
 
 A line that comes in is one JSON-RPC message and one POST; whatever comes back, one line each. A call whose connection breaks is sent again: reports
-carry fencing tokens, and ``request_approval`` finds its standing question, so nothing happens twice. ``claim_task`` is the exception: its answer is
-lost with the connection, and the claim ends with its lease. Nothing of the ``mcp`` package is needed, so the bridge starts at once.
+carry fencing tokens, and ``request_approval`` finds its standing question, so nothing happens twice. ``claim_task`` is the exception: a second one would
+take a second task, and the next one names what is held already. Nothing of the ``mcp`` package is needed, so the bridge starts at once.
 """
 
 from __future__ import annotations

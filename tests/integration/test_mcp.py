@@ -145,6 +145,8 @@ async def test_a_second_replica_answers_for_a_claim_of_the_first(tmp_path: Path)
         async with bed.client() as client:
             token = structured(await client.call_tool("claim_task", {"executorId": "desk-1"}))["fencingToken"]
         async with bed.client(url=twin_url) as client:
+            (held,) = structured(await client.call_tool("claim_task", {"executorId": "desk-1"}))["held"]
+            assert (held["task"]["id"], held["fencingToken"]) == (task, token)
             done = await client.call_tool("complete_task", {"taskId": task, "result": {}, "fencingToken": token})
         assert structured(done)["task"]["status"] == "completed"
 

@@ -33,7 +33,7 @@ CARDS: Final[Mapping[str, ToolCard]] = {
         args.ClaimTask,
         (Verb.CREATE, Resource.EXECUTOR),
         "Take the best waiting task. Returns it with its fencingToken (pass it on in every report), the steps that earlier attempts finished (do not "
-        "repeat them) and the newest checkpoint (go on from there). task is null when there is none.",
+        "repeat them) and the newest checkpoint (go on from there). task is null when there is none; held then names what is yours already.",
     ),
     "report_progress": ToolCard(
         args.ReportProgress,
@@ -71,7 +71,7 @@ def handlers(needs: McpDependencies, settings: McpSettings) -> Mapping[str, Foll
     """The handler of each tool of :data:`CARDS`."""
     tokens = ClaimTokens(needs.tasks, settings.claims_remembered)
     return {
-        "claim_task": ClaimTask(needs.work, needs.claims, needs.executors, tokens, settings.max_wait_seconds),
+        "claim_task": ClaimTask(needs.work, needs.claims, needs.tasks, needs.executors, tokens, settings.max_wait_seconds),
         "report_progress": ReportProgress(needs.work, needs.claims, tokens),
         "save_checkpoint": SaveCheckpoint(needs.work, tokens),
         "request_approval": RequestApproval(needs.approvals, needs.claims, needs.tasks, needs.executors, tokens, settings),

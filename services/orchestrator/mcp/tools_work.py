@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from appliance.contracts.orchestrator.v1.api import ClaimState, Executors, Tasks, Work
-from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorType, StepRecord, Task, TaskSpec
+from appliance.contracts.orchestrator.v1.api import ClaimState, Executors, TaskFilter, Tasks, Work
+from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorType, StepRecord, Task, TaskSpec, TaskStatus
 from appliance.identity import roles
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
@@ -17,15 +17,23 @@ from services.orchestrator.mcp.calls import Call
 from services.orchestrator.mcp.claim_tokens import ClaimTokens
 
 REQUIRES_CONTINUATION: Final = "requires_continuation"
+_HELD: Final = frozenset({TaskStatus.ASSIGNED, TaskStatus.EXECUTING, TaskStatus.AWAITING_APPROVAL})
+_MOST_HELD: Final = 10
+_NONE: Final = "no task for you now; call claim_task again, with waitSeconds to wait for one"
+_GO_ON: Final = "no new task for you; you hold these already: go on with them, unless another of your processes does"
 _ANYTHING: Final = ExecutorCapabilities(supported_task_types=("*",))
 
 
 class ClaimTask:
-    """``claim_task``: an executor that is new is registered first. The answer brings what earlier attempts finished and saved."""
+    """``claim_task``: an executor that is new is registered first. The answer brings what earlier attempts finished and saved.
 
-    def __init__(self, work: Work, claims: ClaimState, executors: Executors, tokens: ClaimTokens, max_wait_seconds: float) -> None:
+    Without a task for it, the answer names those that the executor holds already: one whose answer was lost, or that it had before it was restarted.
+    """
+
+    def __init__(self, work: Work, claims: ClaimState, tasks: Tasks, executors: Executors, tokens: ClaimTokens, max_wait_seconds: float) -> None:
         self._work = work
         self._claims = claims
+        self._tasks = tasks
         self._executors = executors
         self._tokens = tokens
         self._max_wait_seconds = max_wait_seconds
@@ -35,11 +43,19 @@ class ClaimTask:
         capabilities = _capabilities(given.capabilities)
         task = await self._claim(call.caller, given, capabilities)
         if task is None:
-            return {"task": None, "next": "no task for you now; call claim_task again, with waitSeconds to wait for one"}
-        self._tokens.remember(call.caller, task.id, given.executor_id, task.fencing_token)
-        steps = await self._claims.steps(call.caller, task.id, task.fencing_token)
-        checkpoint = await self._claims.load_checkpoint(call.caller, task.id) if task.checkpoints else None
+            held = [await self._claimed(call.caller, one, given.executor_id) for one in await self._held(call.caller, given.executor_id)]
+            return {"task": None, "held": held, "next": _GO_ON if held else _NONE}
+        return await self._claimed(call.caller, task, given.executor_id)
+
+    async def _claimed(self, caller: Principal, task: Task, executor_id: str) -> dict[str, Any]:
+        self._tokens.remember(caller, task.id, executor_id, task.fencing_token)
+        steps = await self._claims.steps(caller, task.id, task.fencing_token)
+        checkpoint = await self._claims.load_checkpoint(caller, task.id) if task.checkpoints else None
         return {"task": task, "fencingToken": task.fencing_token, "steps": steps, "checkpoint": checkpoint}
+
+    async def _held(self, caller: Principal, executor_id: str) -> list[Task]:
+        listed = await self._tasks.list(caller, TaskFilter(executor=executor_id))
+        return [task for task in listed if task.assigned_executor == executor_id and task.fencing_token and task.status in _HELD][:_MOST_HELD]
 
     async def _claim(self, caller: Principal, given: args.ClaimTask, capabilities: ExecutorCapabilities | None) -> Task | None:
         wait = min(given.wait_seconds, self._max_wait_seconds)

@@ -106,7 +106,11 @@ class TableTasks:
         return self._table.to(principal, self._table.seen(principal, task_id))
 
     async def list(self, principal, where: TaskFilter):
-        found = [task for task in self._table.tasks.values() if task.space in principal.spaces and where.status in {None, task.status}]
+        found = [
+            task
+            for task in self._table.tasks.values()
+            if task.space in principal.spaces and where.status in {None, task.status} and where.executor in {None, task.assigned_executor}
+        ]
         return [self._table.to(principal, task) for task in reversed(found)][: where.limit]
 
     async def history(self, principal, task_id):

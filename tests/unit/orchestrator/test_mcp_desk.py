@@ -106,6 +106,32 @@ async def test_a_claim_without_work_says_so() -> None:
         assert (await bed.call("claim_task", executorId="desk-1"))["task"] is None
 
 
+async def test_an_executor_that_lost_the_answer_to_its_claim_finds_the_task_again() -> None:
+    async with desk_bed() as bed:
+        task = await bed.submit()
+        lost = await bed.call("claim_task", executorId="desk-1")
+        await bed.call("save_checkpoint", taskId=task, stateSnapshot={"at": 1})
+        bed.restarted()
+        again = await bed.call("claim_task", executorId="desk-1")
+        (held,) = again["held"]
+        assert (again["task"], held["task"].id, held["fencingToken"], bytes(held["checkpoint"].state_snapshot)) == (
+            None,
+            task,
+            lost["fencingToken"],
+            b'{"at":1}',
+        )
+        await bed.call("complete_task", taskId=task, result={})
+        assert (await bed.call("claim_task", executorId="desk-1"))["held"] == []
+
+
+async def test_nobody_is_told_what_another_executor_holds() -> None:
+    async with desk_bed() as bed:
+        await bed.submit()
+        await bed.call("claim_task", executorId="desk-1")
+        assert (await bed.call("claim_task", executorId="desk-2"))["held"] == []
+        assert (await bed.call("claim_task", "other", executorId="desk-3"))["held"] == []
+
+
 async def test_a_claim_brings_what_the_attempt_before_finished_and_saved() -> None:
     async with desk_bed() as bed:
         task = await bed.submit()
