@@ -20,6 +20,7 @@ from appliance.kit.errors import ApplianceError
 
 OpenBox = Callable[[], AbstractContextManager[BoxClient]]
 PASSING: Final = frozenset({"unavailable", "overloaded", "rate_limited", "upstream_timeout", "upstream_failed", "home_busy"})
+PATIENCE_SECONDS: Final = 900.0
 _REFRESH_SECONDS: Final = 2.0
 _SETTLE_SECONDS: Final = 0.15
 _QUIET_SECONDS: Final = 45.0  # the box says at least every 15 s that the feed lives
@@ -46,10 +47,10 @@ class Watch:
         open_box: makes a client; called again after every loss.
         task_id: the task to watch.
         whole: wait for the whole graph, not for the task alone.
-        patience_seconds: how long the box may be away; None = for ever.
+        patience_seconds: how long the box may be away.
     """
 
-    def __init__(self, open_box: OpenBox, task_id: str, *, whole: bool = True, patience_seconds: float | None = None) -> None:
+    def __init__(self, open_box: OpenBox, task_id: str, *, whole: bool = True, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._open_box = open_box
         self._task_id = task_id
         self._whole = whole
@@ -92,7 +93,7 @@ class Watch:
                         wait, since = _FIRST_WAIT_SECONDS, time.monotonic()
                         yield tasks
             except ApplianceError as error:
-                if error.code not in PASSING or (self._patience_seconds is not None and time.monotonic() - since > self._patience_seconds):
+                if error.code not in PASSING or time.monotonic() - since > self._patience_seconds:
                     raise
                 scene.away = error.message
             yield None

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from appliance.cli.audit import plural
-from appliance.cli.box_client import box_client
+from appliance.cli.box_client import BoxClient, box_client
 from appliance.cli.task_files import json_argument, read_tasks, with_fresh_keys
 from appliance.cli.task_live import wait_for, watch_live
 from appliance.cli.tasks_view import graph_text, history_text, shown, task_row, task_text
@@ -71,7 +71,10 @@ def submit(
         tasks = [one | given | ({"key": key} if key is not None else {})]
     with box_client() as box:
         made = box.post("/api/tasks", {"tasks": tasks})["data"]
+        lonely = _without_executor(box, made)
     say(f"{plural(len(made), 'task')} submitted; see: appliance tasks watch {made[-1]['id']}")
+    if lonely:
+        say(f"nobody takes {', '.join(lonely)} now: such tasks wait until an executor that does is there (appliance executors list)")
     if wait:
         made = wait_for(box_client, [task["id"] for task in made])
     _print(made, as_json=as_json)
@@ -228,6 +231,17 @@ def fork(
     """
     body = {"checkpointId": checkpoint} | ({} if input_ is None else {"inputData": json_argument(input_, "--input")})
     _control(task, "fork", "made by forking", body, as_json=as_json)
+
+
+def _without_executor(box: BoxClient, tasks: list[dict[str, Any]]) -> list[str]:
+    """Types of ``tasks`` that no executor takes; none when the caller may not see executors."""
+    try:
+        executors = box.get("/api/executors")["data"]
+    except ApplianceError:
+        return []
+    taken = {kind for one in executors if one["status"] == "online" for kind in one["capabilities"]["supportedTaskTypes"]}
+    waiting = {task["type"] for task in tasks if task["status"] == "pending"}
+    return [] if "*" in taken else sorted(waiting - taken)
 
 
 def _control(task: str, verb: str, told: str, body: object, *, as_json: bool) -> None:

@@ -24,6 +24,8 @@ COLOURS: Final[Mapping[str, str]] = {
 }
 TERMINAL: Final = frozenset({"completed", "failed"})
 _MOST_VALUE: Final = 160
+_SHOWN_ABOVE: Final = frozenset({"retry", "space", "owner", "description", "incarnation"})  # of an event; the task itself says them
+_TIMES: Final = frozenset({"lease_until", "not_before", "expires_at", "deadline", "due"})
 _LIST_FIELDS: Final = ("id", "status", "space", "type", "key", "priority", "executor", "progress", "created")
 
 
@@ -81,12 +83,8 @@ def event_text(event: Mapping[str, Any], *, full: bool = False) -> str:
     """What happened, without the time."""
     by = f"  by {shown(event['actor'])}" if event.get("actor") else ""
     fields = event.get("data")
-    told = (
-        "  ".join(f"{name}={value_text(value, full=full)}" for name, value in fields.items() if value not in (None, "", [], {}))
-        if isinstance(fields, dict)
-        else ""
-    )
-    return f"{event['name']:<20}{by}" + (f"  {told}" if told else "")
+    told = [_field(name, value, full=full) for name, value in fields.items() if _worth(name, value, full=full)] if isinstance(fields, dict) else []
+    return "  ".join([f"{event['name']:<20}{by}", *told])
 
 
 def graph_text(tasks: Sequence[Mapping[str, Any]], width: int) -> Text:
@@ -126,6 +124,15 @@ def clock(seconds: float) -> str:
 
 def _utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(max(0.0, min(seconds, 253_402_300_799.0)), UTC)
+
+
+def _worth(name: str, value: object, *, full: bool) -> bool:
+    return value not in (None, "", [], {}) and (full or name not in _SHOWN_ABOVE)
+
+
+def _field(name: str, value: object, *, full: bool) -> str:
+    shown_value = moment(value) if name in _TIMES and isinstance(value, int | float) else value_text(value, full=full)
+    return f"{name}={shown_value}"
 
 
 def _since(seconds: float) -> str:

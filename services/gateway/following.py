@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 from typing import Final
 
 from appliance.contracts.orchestrator.v1.values import TaskEvent
-from appliance.identity.principal import Principal, SpaceRole
+from appliance.identity.principal import MEMBER, Principal, SpaceRole
 from appliance.kit.errors import not_found
 from services.gateway.authority import CHECK_SECONDS, Again
 from services.gateway.orchestration import Orchestration
@@ -34,8 +34,8 @@ class Following:
         principal = await self._again()
         if self._task_id is not None:
             await self._house.tasks.get(principal, self._task_id)
-        elif self._space is not None and not principal.is_admin and not principal.may(self._space, SpaceRole.READER):
-            raise not_found("space")
+        elif self._space is not None and MEMBER in principal.roles and not principal.may(self._space, SpaceRole.READER):
+            raise not_found("space")  # an agent or operator that belongs to no space sees what the orchestrator lets it see
         return principal
 
     async def events(self) -> AsyncGenerator[TaskEvent | None, None]:

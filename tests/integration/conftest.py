@@ -24,6 +24,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBox]:
         api_rate_factor=1000.0,
         search_rate_factor=1000.0,
         upload_rate_factor=1000.0,
+        work_rate_factor=1000.0,
     )
-    with running_bed(tmp_path_factory.mktemp("box"), settings) as running:
+    with running_bed(tmp_path_factory.mktemp("box"), settings, with_tasks=True) as running:
         yield running

@@ -47,7 +47,9 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.sqlalchemy_threads import SqlAlchemyThreads
 from services.gateway.sqlalchemy_usage import SqlAlchemyUsage
 from services.gateway.tables import SCHEMA
+from services.orchestrator.bootstrap import Stores
 from services.router.chat_turn import ChatRouter, ServedModel
+from tests.integration.tasks_bed import open_tasks
 
 WEB = Path(__file__).parents[2] / "services" / "gateway" / "web"
 PASSWORD = "correct horse battery"
@@ -225,8 +227,10 @@ class Bed:
 
 
 @asynccontextmanager
-async def open_bed(home: Path, settings: GatewaySettings | None = None, **changes: Any) -> AsyncIterator[Bed]:
-    """Spaces ``default`` and ``legal``; users admin, ``rita`` (reader of legal, editor of default) and ``sam`` (no space)."""
+async def open_bed(
+    home: Path, settings: GatewaySettings | None = None, *, with_tasks: bool = False, stores: Stores | None = None, **changes: Any
+) -> AsyncIterator[Bed]:
+    """``with_tasks`` opens an orchestrator, too (on ``stores``). Spaces ``default`` and ``legal``; users admin, ``rita`` (reader of legal, editor of default) and ``sam`` (no space)."""
     settings = settings or GatewaySettings()
     shelf_folder, upload_folder = home / "shelf", home / "uploads"
     for folder in (shelf_folder, upload_folder):
@@ -262,6 +266,8 @@ async def open_bed(home: Path, settings: GatewaySettings | None = None, **change
             page_folder=WEB,
         )
         settings = settings.model_copy(update={"upload_folder": upload_folder})
+        if with_tasks:
+            changes["orchestration"] = await stack.enter_async_context(open_tasks(home, stores))
         app = create_app(replace(dependencies, **changes), settings)
         yield Bed(app, model, readiness, identity, admin_key, keys["rita"], keys["sam"], admin)
 
