@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from appliance.testing.fakes_orchestrator import RecordingContext, sample_task
+from services.orchestrator.executors import worker_process
 from services.orchestrator.executors.algorithmic import AlgorithmicExecutor
 from services.orchestrator.executors.settings import ExecutorSettings
 from services.orchestrator.ports import ContinueLaterError, ExecutionFailedError
@@ -98,6 +99,19 @@ async def test_killing_the_worker_from_outside_is_nobodys_failure(executor: Algo
     os.kill(shared.pid, signal.SIGKILL)
     assert await asyncio.gather(*running) == ["counted"] * 16
     assert all(len(set(one.order)) == 10 for one in contexts)
+
+
+async def test_a_worker_with_a_deaf_job_is_drained_and_its_long_neighbours_move(
+    executor: AlgorithmicExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "_DRAIN_SECONDS", 0.3)
+    context = RecordingContext()
+    neighbour = asyncio.create_task(run(executor, "good.count", {"steps": 30, "pause": 0.1}, context, "t_2"))
+    pid = await run(executor, "good.pid")
+    await failed(executor, "evil.deaf")
+    assert await neighbour == "counted"
+    assert len(set(context.order)) == len(context.order)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 async def test_many_kills_in_a_row_do_not_stop_the_box(executor: AlgorithmicExecutor) -> None:

@@ -3,8 +3,8 @@
 Owns: what the messages of a job mean for its task, and who runs again after a worker was lost. Does not own: processes (``worker_group``,
 ``worker_process``), functions (``appliance.contracts.functions.v1``).
 
-``async`` functions share workers. Plain functions, and tasks whose worker was lost twice, get one to themselves. A task that lost its worker without
-being at fault goes on at once on another, with the steps that it finished; that is no failure of it.
+``async`` functions share workers. Plain functions, and tasks whose worker was lost twice for no known reason, get one to themselves. A task that lost
+its worker without being at fault goes on at once on another, with the steps that it finished; that is no failure of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorType, StepRecord, Task
 from appliance.kit.errors import ApplianceError
 from services.orchestrator.executors.frames import Call, Done, Failed, Progress, Start, Steps
+from services.orchestrator.executors.retrying import retry
 from services.orchestrator.executors.settings import ExecutorSettings
 from services.orchestrator.executors.worker_group import WorkerGroup
 from services.orchestrator.executors.worker_process import FunctionProcess, RunningJob, WorkerLostError
@@ -27,6 +28,7 @@ _MOST_LOSSES: Final = 4
 _SUSPECT_AFTER: Final = 2
 _MOST_STEP_NAME: Final = 200
 _NULL: Final = b"null"
+_FINISH_ATTEMPTS: Final = 6
 
 
 class AlgorithmicExecutor:
@@ -83,11 +85,13 @@ class AlgorithmicExecutor:
         running = self._running.setdefault(task.id, set())
         running.add(attempt)
         try:
-            for losses in range(_MOST_LOSSES):
+            losses = 0
+            while losses < _MOST_LOSSES:
                 try:
                     return await self._run(attempt, alone=not is_async or losses >= _SUSPECT_AFTER)
                 except WorkerLostError as lost:
                     _judge(lost)
+                    losses += not lost.innocent
             raise ExecutionFailedError(f"its worker was lost {_MOST_LOSSES} times", diagnostics={"lost": _MOST_LOSSES})
         finally:
             running.discard(attempt)
@@ -142,7 +146,7 @@ class _Attempt:
             raise _cancelled()
         task = self._task
         job = worker.begin(Start(0, task.id, task.type, bytes(task.input_data), bytes(task.metadata), task.attempt, self._steps), self._timeout)
-        self._job = job
+        self._job, self._refused = job, None
         try:
             return await self._follow(job)
         finally:
@@ -212,7 +216,8 @@ class _Attempt:
             case "effect":
                 return await self._begin_effect(data)
             case "finish" if isinstance(data, dict) and data.get("approval") in self._effects:
-                await self._effects.pop(data["approval"]).finish(msgspec.Raw(msgspec.json.encode(data.get("outcome"))))
+                effect, outcome = self._effects.pop(data["approval"]), msgspec.Raw(msgspec.json.encode(data.get("outcome")))
+                await retry(lambda: effect.finish(outcome), attempts=_FINISH_ATTEMPTS)  # it is done: nobody must have to find out whether
                 return _NULL
         raise ExecutionFailedError(f"a function worker asked for {call.what[:40]!r}")
 

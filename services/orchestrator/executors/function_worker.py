@@ -152,7 +152,7 @@ class FunctionWorker:
             self.channel.send(Done(job.number, result, steps), len(result))
         except BaseException as error:
             steps, job.pending = tuple(job.pending), []
-            self.channel.send(_failure(job.number, error, steps))
+            self.channel.send(_told(job.number, error, steps))
             if isinstance(error, MemoryError | SystemError):
                 self.channel.flush()
         finally:
@@ -199,6 +199,14 @@ async def _in_thread(loop: asyncio.AbstractEventLoop, called: Callable[..., Any]
     if error is not None:
         raise error
     return value
+
+
+def _told(job: int, error: BaseException, steps: tuple[tuple[str, bytes], ...]) -> Failed:
+    """How it failed, in any case: there may be no memory left to say why."""
+    try:
+        return _failure(job, error, steps)
+    except BaseException:
+        return Failed(job, "failed", "executor_failed", "it failed, and telling why failed too", "", steps, True)
 
 
 def _failure(job: int, error: BaseException, steps: tuple[tuple[str, bytes], ...]) -> Failed:

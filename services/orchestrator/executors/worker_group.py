@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appliance.kit.errors import ApplianceError
+from appliance.kit.logging import get_logger
 from services.orchestrator.executors.board import Board
 from services.orchestrator.executors.frames import Hello
 from services.orchestrator.executors.retrying import Backoff
@@ -26,6 +27,7 @@ _WRITTEN_BYTES: Final = 64 * 1024
 _SOLO_JOBS: Final = 200
 _SOLO_IDLE_SECONDS: Final = 60.0
 _SPARE_CHECK_SECONDS: Final = 1.0
+_log = get_logger(__name__)
 _BACKOFF: Final = Backoff(first_seconds=0.1, most_seconds=5.0)
 
 
@@ -188,7 +190,10 @@ class WorkerGroup:
         while True:
             await asyncio.sleep(_INSPECT_SECONDS)
             for worker in tuple(self._all):
-                worker.inspect()
+                try:
+                    worker.inspect()
+                except Exception:  # whoever watches must not fall asleep over one
+                    _log.exception("function_worker_not_inspected")
                 if worker.gone.is_set():
                     self._all.discard(worker)
             self._changed.set()

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
+from appliance.kit.logging import get_logger
 from appliance.kit.offline import PLACES, SWITCHES
 from services.orchestrator.executors.board import BEAT, JOB, SERIAL, Board
 from services.orchestrator.executors.frames import BOX_DECODER, Answer, Cancel, Done, Durable, Failed, FrameChannel, Hello, Progress, Start
@@ -33,16 +34,27 @@ _MOST_WAITING: Final = 4_096
 _EXIT_SECONDS: Final = 5.0
 _ABORT_SECONDS: Final = 0.3
 _LAG_SECONDS: Final = 1.0
+_DRAIN_SECONDS: Final = 30.0
+_REPLACED: Final = "it was replaced"
+_log = get_logger(__name__)
 HELLO_SECONDS: Final = 20.0
 
 
 class WorkerLostError(Exception):
-    """The worker of a job is gone. ``guilty``: because of this job. ``code``: ``executor_timeout``, ``executor_failed``, ``unavailable`` (it was stopped)."""
+    """The worker of a job is gone.
 
-    def __init__(self, message: str, *, code: str = "executor_failed", guilty: bool = False, notes: str = "") -> None:
+    Attributes:
+        code: ``executor_timeout``, ``executor_failed``, ``cancelled``, ``unavailable`` (the box stops).
+        guilty: it was this job.
+        innocent: it was another job, or nobody's fault; neither is set when nobody knows.
+        notes: where each thread was, as far as the worker could write it.
+    """
+
+    def __init__(self, message: str, *, code: str = "executor_failed", guilty: bool = False, innocent: bool = False, notes: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.guilty = guilty
+        self.innocent = innocent
         self.notes = notes
 
 
@@ -136,6 +148,7 @@ class FunctionProcess:
         self.jobs: dict[int, RunningJob] = {}
         self.served = 0
         self.retired = False
+        self._retired_at = 0.0
         self.gone = asyncio.Event()
         self.started_at = self.used_at = self._loop.time()
 
@@ -228,8 +241,10 @@ class FunctionProcess:
         for job in tuple(self.jobs.values()):
             if now > job.deadline and job.waits_since is None:
                 self._overdue(job)
-        if self.retired and not self.jobs:
-            self._condemn("it was replaced", "executor_failed", 0)
+        if self.retired:
+            self._retired_at = self._retired_at or now
+            if not self.jobs or now - self._retired_at > _DRAIN_SECONDS:
+                self._condemn(_REPLACED, "executor_failed", 0)
 
     def _check_loop(self, now: float) -> None:
         words = self._board.words
@@ -279,9 +294,20 @@ class FunctionProcess:
             guilty = held
         notes = self._board.notes()
         jobs, self.jobs = self.jobs, {}
+        known = guilty in jobs or why is _REPLACED
         for job in jobs.values():
             blamed = job.number == guilty or (self.alone and code != "unavailable")
-            job.lose(WorkerLostError(why if blamed else f"its worker was lost ({why})", code=code, guilty=blamed, notes=notes if blamed else ""))
+            said = why if blamed else f"its worker was lost ({why})"
+            job.lose(WorkerLostError(said, code=code, guilty=blamed, innocent=known and not blamed, notes=notes if blamed else ""))
+        if code != "unavailable" and why is not _REPLACED:
+            _log.warning(
+                "function_worker_lost",
+                pid=self.pid,
+                why=why,
+                jobs=len(jobs),
+                task=jobs[guilty].task_id if guilty in jobs else "",
+                notes=notes[-1000:],
+            )
         if not self._hello.done():
             self._hello.set_exception(WorkerLostError(f"the function worker did not start: {why}", notes=notes))
             self._hello.exception()  # seen, whoever waits
@@ -301,10 +327,12 @@ class FunctionProcess:
     async def kill(self) -> None:
         """End it now; its jobs are lost with code ``unavailable``."""
         self._condemn("the box stops", "unavailable", 0)
-        if self._process is not None:
-            if self._burial is None and self._channel.is_closed:
-                self._on_lost(None)
-            await self.gone.wait()
+        if self._process is None:
+            self._board.close()
+            return
+        if self._burial is None and self._channel.is_closed:
+            self._on_lost(None)
+        await self.gone.wait()
 
 
 def _code_of(job: RunningJob) -> str:
