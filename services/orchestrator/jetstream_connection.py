@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ import structlog
 
 from appliance.kit.errors import ApplianceError
 from appliance.kit.nats_wire import Message, NatsAddress, NatsWire, open_wire
+from services.orchestrator.store_room import StoreRoom
 
 OLDEST_SERVER: Final = (2, 12)
 _API_SECONDS: Final = 5.0
@@ -39,6 +41,7 @@ class JetStreamAddress:
         system_user, system_password: of the system account, which tells the servers' settings.
         replicas: 1 or 3; as many servers must be proved.
         max_bytes: of the log's stream on each server; a full log refuses, it never drops.
+        store: folder of a server of our own, so that its disk is never filled; None when the servers are elsewhere.
     """
 
     box: NatsAddress
@@ -46,6 +49,7 @@ class JetStreamAddress:
     system_password: str = field(repr=False)
     replicas: int = 1
     max_bytes: int = 4 * 1024**3
+    store: Path | None = None
 
     @property
     def system(self) -> NatsAddress:
@@ -66,12 +70,14 @@ class JetStreamConnection:
     """A proved connection. Make it with :func:`open_jetstream`.
 
     Attributes:
+        room: what may still be written.
         on_usable: called whenever it may be written to again.
     """
 
     def __init__(self, address: JetStreamAddress, wire: NatsWire, system: NatsWire) -> None:
         self.address = address
         self.wire = wire
+        self.room = StoreRoom(address.store)
         self.on_usable: list[Callable[[], None]] = []
         self._system = system
         self._refusal: ApplianceError | None = None

@@ -47,6 +47,7 @@ class JetStreamEventLog:
         size = self._checked(entries)
         if not size:
             return ()
+        self._connection.room.take(size)
         if not all(entry.message_id for entry in entries):
             entries = [entry if entry.message_id else msgspec.structs.replace(entry, message_id=self._new_id()) for entry in entries]
         return await self._commits.add(entries, size)

@@ -66,7 +66,7 @@ async def own_server(folder: Path, max_log_bytes: int, max_object_bytes: int) ->
     node = NatsNode("box", folder, 0, secrets, max_log_bytes + max_object_bytes + _LEASES_BYTES)
     async with run_nats_server(node) as server:
         box = NatsAddress((("127.0.0.1", server.node.port),), "box", secrets.box)
-        yield JetStreamAddress(box, "system", secrets.system, 1, max_log_bytes)
+        yield JetStreamAddress(box, "system", secrets.system, 1, max_log_bytes, store=folder)
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ async def publish_value(connection: JetStreamConnection, subject: str, payload: 
     Raises:
         ApplianceError: ``unavailable`` after 15 s, ``disk_full``, ``too_large``, ``log_unsafe``.
     """
+    connection.room.take(len(payload))
     loop = asyncio.get_running_loop()
     deadline, why = loop.time() + _DEADLINE_SECONDS, "no answer"
     while (left := deadline - loop.time()) > 0:

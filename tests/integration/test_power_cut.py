@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from appliance.kit.errors import ApplianceError
 from services.orchestrator.ports import Entry
 from tests.conformance.nats_bed import nats_bed
 from tests.integration.load import LogLoad
@@ -39,6 +40,29 @@ def test_the_cut_takes_what_was_not_synced(tmp_path):
         disk.restore()
         assert (disk.path / "synced").read_bytes() == b"x" * 4096
         assert not (disk.path / "late").exists() or (disk.path / "late").read_bytes() != b"y" * 4096
+
+
+@needs_disks
+async def test_a_disk_is_never_filled_and_the_log_goes_on_when_there_is_room(tmp_path):
+    with mounted(tmp_path, 1) as (disk,):
+        async with nats_bed(tmp_path, 1, stores=[disk.path / "store"]) as bed:
+            bed.address = replace(bed.address, store=disk.path)
+            async with bed.log() as log:
+                sequences = []
+                with pytest.raises(ApplianceError) as caught:
+                    while True:
+                        sequences += await log.append([Entry(f"task.disk.t{len(sequences)}", 0, bytes(1024 * 1024))])
+                assert caught.value.code == "disk_full" and "kept free" in caught.value.message
+                assert sequences == [one.sequence for one in await log.read("task.disk.>")]
+                await log.purge("task.disk.>")
+                async with asyncio.timeout(30):
+                    while True:
+                        try:
+                            await log.append([Entry("task.disk.after", 0, b"room again")])
+                            break
+                        except ApplianceError as error:
+                            assert error.code == "disk_full"
+                            await asyncio.sleep(0.05)
 
 
 @needs_disks
