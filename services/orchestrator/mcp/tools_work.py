@@ -17,7 +17,7 @@ from services.orchestrator.mcp.calls import Call
 from services.orchestrator.mcp.claim_tokens import ClaimTokens
 
 REQUIRES_CONTINUATION: Final = "requires_continuation"
-_HELD: Final = frozenset({TaskStatus.ASSIGNED, TaskStatus.EXECUTING, TaskStatus.AWAITING_APPROVAL})
+_HELD: Final = (TaskStatus.ASSIGNED, TaskStatus.EXECUTING, TaskStatus.AWAITING_APPROVAL)
 _MOST_HELD: Final = 10
 _NONE: Final = "no task for you now; call claim_task again, with waitSeconds to wait for one"
 _GO_ON: Final = "no new task for you; you hold these already: go on with them, unless another of your processes does"
@@ -54,8 +54,12 @@ class ClaimTask:
         return {"task": task, "fencingToken": task.fencing_token, "steps": steps, "checkpoint": checkpoint}
 
     async def _held(self, caller: Principal, executor_id: str) -> list[Task]:
-        listed = await self._tasks.list(caller, TaskFilter(executor=executor_id))
-        return [task for task in listed if task.assigned_executor == executor_id and task.fencing_token and task.status in _HELD][:_MOST_HELD]
+        """Looked up one by one: lists show no tokens."""
+        listed = [
+            one for status in _HELD for one in await self._tasks.list(caller, TaskFilter(executor=executor_id, status=status, limit=_MOST_HELD))
+        ]
+        found = [await self._tasks.get(caller, one.id) for one in listed[:_MOST_HELD]]
+        return [task for task in found if task.assigned_executor == executor_id and task.fencing_token and task.status in _HELD]
 
     async def _claim(self, caller: Principal, given: args.ClaimTask, capabilities: ExecutorCapabilities | None) -> Task | None:
         wait = min(given.wait_seconds, self._max_wait_seconds)

@@ -111,7 +111,7 @@ class TableTasks:
             for task in self._table.tasks.values()
             if task.space in principal.spaces and where.status in {None, task.status} and where.executor in {None, task.assigned_executor}
         ]
-        return [self._table.to(principal, task) for task in reversed(found)][: where.limit]
+        return [replace(task, fencing_token=0) for task in reversed(found)][: where.limit]
 
     async def history(self, principal, task_id):
         self._table.seen(principal, task_id)
