@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from appliance.contracts.orchestrator.v1.values import TaskStatus
-from services.orchestrator.domain.events import Envelope
+from services.orchestrator.domain.events import Compacted, Envelope, TaskCreated, TaskDropped
 from services.orchestrator.domain.registry import ExecutorState, SpaceState, apply_executor, apply_space
 from services.orchestrator.domain.task_state import TaskState, apply_envelope
 from services.orchestrator.domain.upcasting import decode_envelope
@@ -62,20 +62,27 @@ class Projection:
         if space is not None:
             self._space_listeners.append(space)
 
-    def absorb(self, recorded: Recorded) -> None:
-        """Take in one entry of the tail (or of a read); what is known already costs a look-up."""
+    def absorb(self, recorded: Recorded) -> bool:
+        """Take in one entry of the tail (or of a read); what is known already costs a look-up.
+
+        False: it goes on with a task that is not in memory (an ended one that was reopened): the task has to be read whole.
+        """
         kind, *names = subject_names(recorded.subject)
         name = names[-1]
         if kind == TASKS:
             known = self.tasks.get(name)
             if known is None or known.seq < recorded.sequence:
-                self.apply_task(name, decode_envelope(recorded.body), recorded.sequence)
+                envelope = decode_envelope(recorded.body)
+                if known is None and not isinstance(envelope.events[0], TaskCreated | Compacted):
+                    return isinstance(envelope.events[0], TaskDropped)
+                self.apply_task(name, envelope, recorded.sequence)
         elif kind == EXECUTORS:
             executor = self.executors.get(name)
             if executor is None or executor.seq < recorded.sequence:
                 self.apply_executor(name, decode_envelope(recorded.body), recorded.sequence)
         elif self.space(name).seq < recorded.sequence:
             self.apply_space(name, decode_envelope(recorded.body), recorded.sequence)
+        return True
 
     def apply_task(self, task_id: str, envelope: Envelope, sequence: int) -> TaskState:
         """One envelope of a task; the new state."""
@@ -84,6 +91,8 @@ class Projection:
         self.put_task(before, after)
         for listener in self._task_listeners:
             listener(before, after, envelope)
+        if after.dropped:
+            self.forget(task_id)
         return after
 
     def apply_executor(self, executor_id: str, envelope: Envelope, sequence: int) -> ExecutorState:
@@ -201,6 +210,16 @@ class Projection:
         unmet = {dependency for dependency in state.dependencies if not self._is_completed(dependency)}
         if unmet:
             self.unmet[state.id] = unmet
+
+    def vanish(self, task_id: str) -> None:
+        """The log has no such task any more: it ended and was dropped while this replica did not look."""
+        state = self.tasks.get(task_id)
+        if state is not None and not state.is_terminal:
+            self._count(state, -1)
+            self.unmet.pop(task_id, None)
+            if state.executor is not None:
+                self._let_go(state.executor, task_id)
+        self.forget(task_id)
 
     def forget(self, task_id: str) -> None:
         """Drop a terminal task from memory."""

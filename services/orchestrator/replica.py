@@ -27,7 +27,7 @@ from services.orchestrator.domain.upcasting import decode_envelope, encode_envel
 from services.orchestrator.identifiers import new_id
 from services.orchestrator.ports import Entry, EventLog, LostRaceError, Recorded
 from services.orchestrator.projection import Projection
-from services.orchestrator.subjects import TASKS, executor_subject, space_subject, subject_token, task_subject
+from services.orchestrator.subjects import TASKS, executor_subject, space_subject, subject_names, subject_token, task_subject
 
 MOST_TRIES: Final = 32
 _RETRY_TAIL_SECONDS: Final = 0.5
@@ -149,6 +149,8 @@ class Replica:
         recorded = await self._event_log.read(f"{TASKS}.*.{subject_token(task_id)}")
         for entry in recorded:
             state = apply_envelope(state, task_id, decode_envelope(entry.body), entry.sequence)
+        if state is not None and state.dropped:
+            return None
         if state is not None and not state.is_terminal:
             for entry in recorded:
                 self.projection.absorb(entry)
@@ -159,9 +161,13 @@ class Replica:
         return await self._event_log.read(task_subject(state.space, state.id))
 
     async def catch_up(self, subject: str) -> None:
-        """Take in what others have appended to one subject."""
-        for recorded in await self._event_log.read(subject):
-            self.projection.absorb(recorded)  # what is known already is skipped
+        """Take in what others have appended to one subject; what is known already is skipped."""
+        entries = await self._event_log.read(subject)
+        for recorded in entries:
+            self.projection.absorb(recorded)
+        kind, *names = subject_names(subject)
+        if kind == TASKS and not entries:
+            self.projection.vanish(names[-1])
 
     def listen_raw(self, listener: Callable[[Sequence[Recorded]], None]) -> None:
         """Be given every batch of the tail as it was recorded, in the order of the log."""
@@ -172,19 +178,20 @@ class Replica:
         while True:
             try:
                 async for batch in self._event_log.tail(self.projection.position):
-                    self._take_in(batch)
+                    await self._take_in(batch)
             except ApplianceError as error:
                 if error.code != "unavailable":
                     raise
                 _log.warning("tail_interrupted", error=error.message)
                 await asyncio.sleep(_RETRY_TAIL_SECONDS)
 
-    def _take_in(self, batch: Sequence[Recorded]) -> None:
+    async def _take_in(self, batch: Sequence[Recorded]) -> None:
         if not batch:
             self.caught_up.set()
             return
         for recorded in batch:
-            self.projection.absorb(recorded)
+            if not self.projection.absorb(recorded):
+                await self.load(subject_names(recorded.subject)[-1])
         self.projection.position = batch[-1].sequence
         for listener in self._raw_listeners:
             listener(batch)

@@ -163,6 +163,7 @@ LIVES = {
     "compacted": compacted,
     "dependency_failed": lambda: Recorder().create(dependencies=("t_0",)).do(cm.FailDependent(dependency="t_0"), by="system:clock"),
     "deadline_over": lambda: Recorder().create(deadline=START + 50).assign().do(cm.PassDeadline(), by="system:clock", after=100),
+    "dropped": lambda: Recorder().create().assign().complete().do(cm.Drop(), by="system:janitor"),
     "child_with_timeout": lambda: (
         Recorder().create(parent="t_0", timeout_seconds=5.0).assign().do(cm.ExpireLease(token=16, reason="timeout", most_losses=5), after=10)
     ),

@@ -175,5 +175,9 @@ class FinishEffect(Command, frozen=True):
     outcome: msgspec.Raw = NULL
 
 
+class Drop(Command, frozen=True):
+    """Retention has come to it: the log forgets it, once this is written. Only ended tasks."""
+
+
 class Compact(Command, frozen=True):
     """Write the state down whole, so that the entries before can go."""

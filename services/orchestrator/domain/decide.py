@@ -30,7 +30,7 @@ def decide(state: TaskState | None, command: cm.Command, now: float) -> Events:
     """What happens when ``command`` meets ``state`` at ``now`` (Unix seconds)."""
     if isinstance(command, cm.Create):
         return _create(state, command)
-    if state is None:
+    if state is None or (state.dropped and not isinstance(command, cm.Drop)):
         raise ApplianceError("not_found", "task not found", hint="check the id")
     return _RULES[type(command)](state, command, now)
 
@@ -38,6 +38,8 @@ def decide(state: TaskState | None, command: cm.Command, now: float) -> Events:
 def _create(state: TaskState | None, command: cm.Create) -> Events:
     if state is None:
         return (command.created,)
+    if state.dropped:
+        raise ApplianceError("overloaded", "an old task with this key is being removed", hint="try again in a moment", task=state.id)
     same = (state.type, state.space, state.owner, state.input_data, state.dependencies, state.parent) == (
         command.created.type, command.created.space, command.created.owner, command.created.input_data, command.created.dependencies,
         command.created.parent,
@@ -49,6 +51,14 @@ def _create(state: TaskState | None, command: cm.Create) -> Events:
 
 def _compact(state: TaskState, _command: cm.Compact, _now: float) -> Events:
     return (ev.Compacted(state=msgspec.Raw(msgspec.json.encode(state))),)
+
+
+def _drop(state: TaskState, _command: cm.Drop, _now: float) -> Events:
+    if state.dropped:
+        return ()
+    if not state.is_terminal:
+        raise ApplianceError("task_state", f"the task is {state.status}", hint="only ended tasks are dropped")
+    return (ev.TaskDropped(),)
 
 
 def _assign(state: TaskState, command: cm.Assign, now: float) -> Events:
@@ -164,6 +174,7 @@ def _new_steps(state: TaskState, steps: Sequence[StepRecord]) -> tuple[ev.StepFi
 
 _RULES: Final[dict[type, Callable[[TaskState, Any, float], Events]]] = {
     cm.Compact: _compact,
+    cm.Drop: _drop,
     cm.Assign: _assign,
     cm.Report: _report,
     cm.SaveCheckpoint: _checkpoint,

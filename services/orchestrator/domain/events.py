@@ -188,9 +188,14 @@ class Compacted(Event, frozen=True):
     state: msgspec.Raw
 
 
+class TaskDropped(Event, frozen=True):
+    """Retention: nothing can follow, the task's entries and objects go. Replicas forget it."""
+
+
 TaskHappening = (
     TaskCreated
     | Compacted
+    | TaskDropped
     | Assigned
     | ProgressReported
     | StepFinished
@@ -265,7 +270,13 @@ class ScheduleFired(Event, frozen=True):
     missed: int = 0
 
 
-SpaceHappening = PolicyChanged | ScheduleChanged | ScheduleFired
+class SpaceCompacted(Event, frozen=True):
+    """All rules and schedules up to here; entries before it may be dropped. ``state`` is a ``SpaceState`` as JSON."""
+
+    state: msgspec.Raw
+
+
+SpaceHappening = PolicyChanged | ScheduleChanged | ScheduleFired | SpaceCompacted
 Happening = TaskHappening | ExecutorHappening | SpaceHappening
 
 

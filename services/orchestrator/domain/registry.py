@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from appliance.contracts.orchestrator.v1.values import EMPTY, ExecutorCapabilities, ExecutorStatus, ExecutorType
@@ -51,6 +53,7 @@ class SpaceState(msgspec.Struct, frozen=True, kw_only=True):
     policies: dict[str, str] = {}
     grants: dict[str, str] = {}
     schedules: dict[str, ScheduleState] = {}
+    entries: int = 0
 
 
 def apply_executor(state: ExecutorState | None, executor_id: str, envelope: ev.Envelope, seq: int) -> ExecutorState:
@@ -77,6 +80,8 @@ def apply_executor(state: ExecutorState | None, executor_id: str, envelope: ev.E
 
 def apply_space(state: SpaceState, envelope: ev.Envelope, seq: int) -> SpaceState:
     """``state`` after one envelope."""
+    if envelope.events and isinstance(envelope.events[0], ev.SpaceCompacted):
+        return msgspec.structs.replace(_SPACE.decode(envelope.events[0].state), seq=seq, entries=1)
     policies, grants, schedules = dict(state.policies), dict(state.grants), dict(state.schedules)
     for event in envelope.events:
         if isinstance(event, ev.PolicyChanged):
@@ -94,7 +99,12 @@ def apply_space(state: SpaceState, envelope: ev.Envelope, seq: int) -> SpaceStat
                 )
         else:
             raise TypeError(f"{type(event).__name__} on space {state.space}")
-    return SpaceState(space=state.space, seq=seq, policies=policies, grants=grants, schedules=schedules)
+    return SpaceState(space=state.space, seq=seq, policies=policies, grants=grants, schedules=schedules, entries=state.entries + 1)
+
+
+def compacted_space(state: SpaceState) -> ev.SpaceCompacted:
+    """The event that makes everything before it superfluous."""
+    return ev.SpaceCompacted(state=msgspec.Raw(msgspec.json.encode(state)))
 
 
 def _change_schedule(schedules: dict[str, ScheduleState], event: ev.ScheduleChanged, at: float) -> None:
@@ -109,3 +119,6 @@ def _change_schedule(schedules: dict[str, ScheduleState], event: ev.ScheduleChan
             created, created_at=known.created_at, last_due=known.last_due, last_task=known.last_task, missed=known.missed
         )
     schedules[event.schedule] = created
+
+
+_SPACE: Final = msgspec.json.Decoder(SpaceState)

@@ -1,7 +1,8 @@
 """A task as the fold of its events. Owns: the state and ``apply``. Does not own: which events may happen (``decide_*``).
 
 Invariants (driven by the hypothesis machine in ``tests/unit/orchestrator``):
-1. ``completed`` is final. ``failed`` is final unless a ``Reopened`` follows.
+1. ``completed`` is final. ``failed`` is final unless a ``Reopened`` follows. Nothing but ``Compacted`` and ``TaskDropped`` is written behind it, and
+   nothing at all behind ``TaskDropped``.
 2. ``executor`` is set while a claim holds (and stays on the task it completed); ``token`` is the sequence of the envelope that made the newest claim, so it only grows.
 3. ``progress`` never falls within a claim. Steps and checkpoints are never forgotten.
 4. A status outside ``awaiting_approval`` has no pending approval, except ``paused``, where one may wait.
@@ -110,6 +111,7 @@ class TaskState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: TaskError | None = None
     commands: tuple[str, ...] = ()
     entries: int = 0
+    dropped: bool = False
 
     @property
     def is_terminal(self) -> bool:
@@ -244,6 +246,10 @@ def _resumed(state: TaskState, _event: ev.Resumed, _at: float, _seq: int) -> dic
     return {"status": TaskStatus.AWAITING_APPROVAL if state.pending_approvals else TaskStatus.PENDING, "not_before": None}
 
 
+def _dropped(_state: TaskState, _event: ev.TaskDropped, _at: float, _seq: int) -> dict[str, Any]:
+    return {"dropped": True}
+
+
 def _priority(_state: TaskState, event: ev.PriorityChanged, _at: float, _seq: int) -> dict[str, Any]:
     return {"priority": event.priority}
 
@@ -304,6 +310,7 @@ _CHANGES: Final[dict[type, Callable[[TaskState, Any, float, int], dict[str, Any]
     ev.Paused: _paused,
     ev.Resumed: _resumed,
     ev.PriorityChanged: _priority,
+    ev.TaskDropped: _dropped,
     ev.ApprovalRequested: _asked,
     ev.ApprovalDecided: _decided,
     ev.EffectBegun: _effect_begun,

@@ -14,7 +14,7 @@ from services.orchestrator.domain.task_state import TaskState, apply_envelope
 from services.orchestrator.domain.upcasting import decode_envelope, encode_envelope
 
 TASK_ID = "t_1"
-REFUSALS = {"stale_claim", "task_state", "not_found", "effect_unknown", "invalid_request", "conflict"}
+REFUSALS = {"stale_claim", "task_state", "not_found", "effect_unknown", "invalid_request", "conflict", "overloaded"}
 MOST_LOSSES = 3
 NOT_REPEATABLE = (cm.Report, cm.BeginEffect, cm.Reopen, cm.Compact)
 
@@ -93,6 +93,7 @@ class Life(RuleBasedStateMachine):
             [
                 cm.FailDependent(dependency="t_0"), cm.PassDeadline(), cm.Cancel(reason="no more"), cm.Pause(), cm.Pause(reason="wait"), cm.Resume(),
                 cm.Resume(), cm.Reopen(), cm.SetPriority(priority=7), cm.SetPriority(priority=101), cm.Compact(),
+                cm.Drop(),
             ]
         )
     )  # fmt: skip
@@ -182,9 +183,10 @@ class Life(RuleBasedStateMachine):
         if before is None:
             return
         if before.status is TaskStatus.COMPLETED:
-            assert names == ["Compacted"], f"after the end: {names}"
+            assert names in (["Compacted"], ["TaskDropped"]), f"after the end: {names}"
         if before.status is TaskStatus.FAILED:
-            assert names in (["Reopened"], ["Compacted"]), f"after the end: {names}"
+            assert names in (["Reopened"], ["Compacted"], ["TaskDropped"]), f"after the end: {names}"
+        assert not before.dropped, "nothing is written behind a task that was dropped"
         assert names.count("TaskCompleted") + names.count("TaskFailed") <= 1
         if "Assigned" in names:
             assert after.token == self.seq > before.token
