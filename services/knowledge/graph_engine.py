@@ -23,7 +23,6 @@ from services.knowledge.graph_wire import Request
 
 _FILE: Final = f"graph-{SCHEMA_VERSION}.lbug"
 _LARGEST_DATABASE_BYTES: Final = 4 << 30  # address space that is reserved, not memory
-_ROWS_AT_A_TIME: Final = 50
 
 
 class GraphRefusalError(Exception):
@@ -39,11 +38,14 @@ class GraphRefusalError(Exception):
 class _OpenGraph:
     database: ladybug.Database
     writer: ladybug.Connection
+    reader: ladybug.Connection
     users: int = 0
+    reading: threading.Lock = field(default_factory=threading.Lock)
     writing: threading.Lock = field(default_factory=threading.Lock)
 
     def close(self) -> None:
         self.writer.close()
+        self.reader.close()
         self.database.close()
 
 
@@ -112,7 +114,7 @@ class GraphEngine:
             for statement in SCHEMA:
                 _run(writer, lock, statement.replace(" TABLE ", " TABLE IF NOT EXISTS ", 1), {})
             _run(writer, lock, "COMMIT", {})
-        return _OpenGraph(database, writer)
+        return _OpenGraph(database, writer, ladybug.Connection(database))
 
     def _close_idle(self) -> None:
         idle = [folder for folder, graph in self._open.items() if not graph.users]
@@ -179,23 +181,22 @@ def _apply(graph: _OpenGraph, request: Request) -> None:
             raise
 
 
-_AROUND: Final = (
-    "UNWIND $ids AS i MATCH (:Entry {id: i})-[:RELATED]-(o:Entry) RETURN i, o.id, 0 LIMIT 2000",
-    "UNWIND $ids AS i MATCH (:Entry {id: i})<-[:PRODUCED]-(:Task)-[:PRODUCED]->(o:Entry) RETURN i, o.id, 1 LIMIT 2000",
-    "UNWIND $ids AS i MATCH (:Entry {id: i})<-[:PRODUCED]-(:Task)<-[:LEARNED_FROM]-(:Pattern)-[:DESCRIBED_BY]->(o:Entry) RETURN i, o.id, 2 LIMIT 2000",
-    "UNWIND $ids AS i MATCH (:Entry {id: i})<-[:DESCRIBED_BY]-(:Pattern)-[:LEARNED_FROM]->(:Task)-[:PRODUCED]->(o:Entry) RETURN i, o.id, 3 LIMIT 2000",
-)
-
-
 def _neighbours(graph: _OpenGraph, request: Request) -> dict[str, list[str]]:
+    """One lookup by key after another: joins over several hops make the engine scan, and it keeps prepared what one connection repeats."""
+
+    def ids(statement: str, key: str) -> list[str]:
+        return sorted(row[0] for row in _rows_of(graph.reader, statement, {"i": key}))
+
     found: dict[str, list[str]] = {}
-    with ladybug.Connection(graph.database) as reader:
-        reader.set_query_timeout(int(request.seconds * 1000))
-        for statement in _AROUND:
-            for entry, other, _ in sorted(_rows_of(reader, statement, {"ids": request.ids})):
-                near = found.setdefault(entry, [])
-                if other != entry and other not in near and len(near) < request.limit:
-                    near.append(other)
+    with graph.reading:
+        for entry in request.ids:
+            near = ids("MATCH (:Entry {id: $i})-[:RELATED]-(o:Entry) RETURN o.id LIMIT 64", entry)
+            done = ids("MATCH (:Entry {id: $i})<-[:PRODUCED]-(t:Task) RETURN t.id LIMIT 16", entry)
+            learned = ids("MATCH (:Pattern {id: $i})-[:LEARNED_FROM]->(t:Task) RETURN t.id LIMIT 16", entry)
+            for task in dict.fromkeys([*done, *learned]):
+                near += ids("MATCH (:Task {id: $i})-[:PRODUCED]->(o:Entry) RETURN o.id LIMIT 16", task)
+                near += ids("MATCH (:Task {id: $i})<-[:LEARNED_FROM]-(p:Pattern) RETURN p.id LIMIT 16", task)
+            found[entry] = [other for other in dict.fromkeys(near) if other != entry][: request.limit]
     return found
 
 

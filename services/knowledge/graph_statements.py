@@ -41,6 +41,16 @@ _STRIP_TASK: Final = ", ".join(f"t.{name} = NULL" for name in (*_TASK_FIELDS, "s
 _KEYS: Final = {"Task": "id", "Executor": "id", "Error": "code"}
 
 
+_FEW: Final = 16
+
+
+def _each(run: Run, statement: str, ids: Sequence[str]) -> list[list[Any]]:
+    """Run a statement about ``$i`` for each id. The engine looks a node up by a parameter, but scans the table for unwound ids: so few go one by one."""
+    if len(ids) <= _FEW:
+        return [row for one in ids for row in run(statement, {"i": one})]
+    return run("UNWIND $ids AS i " + statement.replace("$i", "i"), {"ids": list(ids)})
+
+
 def put_entries(run: Run, space: str, entries: Sequence[GraphEntry]) -> None:
     """Make the graph say what these entries say, and no more what they said before."""
     ids = [entry.id for entry in entries]
@@ -69,11 +79,10 @@ def put_entries(run: Run, space: str, entries: Sequence[GraphEntry]) -> None:
 
 def remove_entries(run: Run, ids: Sequence[str]) -> None:
     """Take entries out, what only they said, and nodes that nobody speaks of any more."""
-    wanted = {"ids": list(ids)}
     touched = _mentioned(run, list(ids))
     _unsay(run, list(ids))
-    run("UNWIND $ids AS i MATCH (e:Entry {id: i}) DETACH DELETE e", wanted)
-    run("UNWIND $ids AS i MATCH (p:Pattern {id: i}) DETACH DELETE p", wanted)
+    _each(run, "MATCH (e:Entry {id: $i}) DETACH DELETE e", ids)
+    _each(run, "MATCH (p:Pattern {id: $i}) DETACH DELETE p", ids)
     _drop_orphans(run, touched)
 
 
@@ -87,12 +96,8 @@ def _entry_row(space: str, entry: GraphEntry) -> dict[str, Any]:
 def _mentioned(run: Run, ids: list[str]) -> dict[str, set[str]]:
     """Nodes that may stand alone once these entries have gone silent."""
     touched: dict[str, set[str]] = {"Task": set(), "Executor": set(), "Error": set()}
-    around = (
-        "UNWIND $ids AS i MATCH (:Entry {id: i})<-[:PRODUCED]-(t:Task) RETURN 'Task', t.id",
-        "UNWIND $ids AS i MATCH (:Pattern {id: i})-[:LEARNED_FROM]->(t:Task) RETURN 'Task', t.id",
-    )
-    for statement in around:
-        touched["Task"] |= {row[1] for row in run(statement, {"ids": ids})}
+    for statement in ("MATCH (:Entry {id: $i})<-[:PRODUCED]-(t:Task) RETURN t.id", "MATCH (:Pattern {id: $i})-[:LEARNED_FROM]->(t:Task) RETURN t.id"):
+        touched["Task"] |= {row[0] for row in _each(run, statement, ids)}
     _reach(run, touched, sorted(touched["Task"]))
     return touched
 
@@ -100,8 +105,7 @@ def _mentioned(run: Run, ids: list[str]) -> dict[str, set[str]]:
 def _reach(run: Run, touched: dict[str, set[str]], task_ids: list[str]) -> None:
     if not task_ids:
         return
-    statement = f"UNWIND $ids AS i MATCH (:Task {{id: i}})-[:{_TASK_SAYS}]->(o) RETURN label(o), o.id, o.code"
-    for kind, key, code in run(statement, {"ids": task_ids}):
+    for kind, key, code in _each(run, f"MATCH (:Task {{id: $i}})-[:{_TASK_SAYS}]->(o) RETURN label(o), o.id, o.code", task_ids):
         touched[kind].add(code if kind == "Error" else key)
 
 
@@ -109,16 +113,16 @@ def _silence_tasks(run: Run, task_ids: list[str], touched: dict[str, set[str]]) 
     """Who speaks of a task now speaks for all: relations that another entry stated for it go."""
     if task_ids:
         _reach(run, touched, task_ids)
-        run(f"UNWIND $ids AS i MATCH (:Task {{id: i}})-[x:{_TASK_SAYS}]->() DELETE x", {"ids": task_ids})
+        _each(run, f"MATCH (:Task {{id: $i}})-[x:{_TASK_SAYS}]->() DELETE x", task_ids)
 
 
 def _unsay(run: Run, ids: list[str]) -> None:
-    wanted = {"ids": ids}
-    run(f"UNWIND $ids AS i MATCH (:Entry {{id: i}})<-[:PRODUCED]-(:Task)-[x:{_TASK_SAYS}]->() WHERE x.stated_by = i DELETE x", wanted)
-    run(f"UNWIND $ids AS i MATCH (:Entry {{id: i}})<-[:PRODUCED]-(t:Task) WHERE t.stated_by = i SET {_STRIP_TASK}", wanted)
-    run("UNWIND $ids AS i MATCH (:Entry {id: i})<-[x:PRODUCED]-() DELETE x", wanted)
-    run("UNWIND $ids AS i MATCH (:Entry {id: i})-[x:RELATED]->() DELETE x", wanted)
-    run("UNWIND $ids AS i MATCH (:Pattern {id: i})-[x:LEARNED_FROM|DESCRIBED_BY]->() DELETE x", wanted)
+    speaking = [row[0] for row in _each(run, "MATCH (e:Entry {id: $i})<-[:PRODUCED]-(:Task) RETURN DISTINCT e.id", ids)]
+    _each(run, f"MATCH (:Entry {{id: $i}})<-[:PRODUCED]-(:Task)-[x:{_TASK_SAYS}]->() WHERE x.stated_by = $i DELETE x", speaking)
+    _each(run, f"MATCH (:Entry {{id: $i}})<-[:PRODUCED]-(t:Task) WHERE t.stated_by = $i SET {_STRIP_TASK}", speaking)
+    _each(run, "MATCH (:Entry {id: $i})<-[x:PRODUCED]-() DELETE x", speaking)
+    _each(run, "MATCH (:Entry {id: $i})-[x:RELATED]->() DELETE x", ids)
+    _each(run, "MATCH (:Pattern {id: $i})-[x:LEARNED_FROM|DESCRIBED_BY]->() DELETE x", ids)
 
 
 def _put_nodes(run: Run, space: str, entries: Sequence[GraphEntry], told: dict[str, GraphEntry]) -> None:
@@ -183,4 +187,4 @@ def _relation_rows(label: str, entries: Sequence[GraphEntry], told: dict[str, Gr
 def _drop_orphans(run: Run, touched: dict[str, set[str]]) -> None:
     for label, keys in touched.items():
         if keys:
-            run(f"UNWIND $ids AS i MATCH (x:{label} {{{_KEYS[label]}: i}}) WHERE NOT EXISTS {{ MATCH (x)-[]-() }} DELETE x", {"ids": sorted(keys)})
+            _each(run, f"MATCH (x:{label} {{{_KEYS[label]}: $i}}) WHERE NOT EXISTS {{ MATCH (x)-[]-() }} DELETE x", sorted(keys))

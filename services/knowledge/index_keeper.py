@@ -21,7 +21,7 @@ from services.knowledge.qdrant_vector_index import QdrantVectorIndex
 from services.knowledge.sqlalchemy_truth import SqlTruth
 
 log = get_logger(__name__)
-_BATCH: Final = 500
+_BATCH: Final = 200
 _EMBED_BATCH: Final = 32
 _RETRY_SECONDS: Final = (1.0, 5.0, 30.0)
 _KNOWN_GRAPHS: Final = 10_000
@@ -54,9 +54,9 @@ class IndexKeeper:
         await self.catch_up_rows()
         self._work.set()
 
-    async def after_change(self, space: str) -> None:
-        """Bring all three to the head; what fails is logged and tried again in the background."""
-        outcomes = await asyncio.gather(self.catch_up_rows(), self.catch_up_graph(space), return_exceptions=True)
+    async def after_change(self, space: str, version: int) -> None:
+        """Bring all three to ``version`` or beyond, where others may have brought them already; what fails is logged and tried again in the background."""
+        outcomes = await asyncio.gather(self.catch_up_rows(version), self.catch_up_graph(space, version), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 log.error("knowledge_index_behind", cause=repr(outcome))
@@ -64,20 +64,21 @@ class IndexKeeper:
             elif isinstance(outcome, BaseException):
                 raise outcome
 
-    async def catch_up_rows(self) -> None:
+    async def catch_up_rows(self, version: int | None = None) -> None:
         """Words and vectors; callers that wait together are served by one commit."""
-        outcomes = await asyncio.gather(self._catch_up_text(), self._catch_up_vectors(), return_exceptions=True)
+        outcomes = await asyncio.gather(self._catch_up_text(version), self._catch_up_vectors(version), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _catch_up_text(self) -> None:
+    async def _catch_up_text(self, version: int | None) -> None:
         async with self._text_lock:
-            await self._catch_up(self.text)
+            if version is None or self.text.version < version:
+                await self._catch_up(self.text)
 
-    async def _catch_up_vectors(self) -> None:
+    async def _catch_up_vectors(self, version: int | None) -> None:
         async with self._vector_lock:
-            if self.vectors is not None:
+            if self.vectors is not None and (version is None or self.vectors.version < version):
                 await self._catch_up(self.vectors)
 
     async def _catch_up(self, index: RowIndex) -> None:
@@ -97,9 +98,12 @@ class IndexKeeper:
             self.vectors = await asyncio.to_thread(open_vectors)
         self._work.set()
 
-    async def catch_up_graph(self, space: str) -> None:
-        """The graph of one space."""
+    async def catch_up_graph(self, space: str, version: int | None = None) -> None:
+        """The graph of one space, to the head or at least to ``version``."""
         async with self._graph_locks.setdefault(space, asyncio.Lock()):
+            checked = self.graph.pid is not None and self._checked_graphs.get(space) == self.graph.pid
+            if version is not None and checked and await self.graph.version(space) >= version:
+                return
             await self._apply_to_graph(space)
             if self.graph.pid is None or self._checked_graphs.get(space) != self.graph.pid:
                 await self._check_graph(space)
@@ -132,8 +136,7 @@ class IndexKeeper:
     async def _forget_removals(self, space: str) -> None:
         """Removals that all indexes have seen need not be kept."""
         seen = min(self.text.version, await self.graph.version(space), *([] if self.vectors is None else [self.vectors.version]))
-        if await self._truth.has_removals(space, seen):
-            await self._truth.forget_removals(space, seen)
+        await self._truth.forget_removals(space, seen)
 
     def wake(self) -> None:
         """There may be entries without a vector."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -20,13 +20,22 @@ from appliance.kit.errors import ApplianceError, not_found
 from appliance.kit.logging import get_logger
 from services.knowledge.access import require_editor, require_reader
 from services.knowledge.cypher_guard import MAX_ROWS, checked_parameters, read_only
-from services.knowledge.domain import Draft, check_draft, is_entry_id
+from services.knowledge.domain import Draft, Record, check_draft, is_entry_id
 from services.knowledge.index_keeper import IndexKeeper
 from services.knowledge.ports import HasSpace, RecordAudit
 from services.knowledge.search import KnowledgeSearch
 from services.knowledge.sqlalchemy_truth import SqlTruth
 
 log = get_logger(__name__)
+
+
+_TOGETHER: Final = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    draft: Draft
+    done: asyncio.Future[Record | ApplianceError]
 
 
 class KnowledgeService:
@@ -36,6 +45,7 @@ class KnowledgeService:
         self._truth, self._keeper, self._search = truth, keeper, search
         self._has_space, self._record = has_space, record
         self._space_lock = asyncio.Lock()
+        self._waiting: list[_Waiting] = []
 
     async def store(
         self, principal: Principal, space: str, entry_type: KnowledgeType, content: str, metadata: dict[str, Any] | None = None,
@@ -48,15 +58,38 @@ class KnowledgeService:
     async def keep(self, principal: Principal, draft: Draft) -> KnowledgeEntry:
         """Store a checked draft for a caller who may."""
         draft = await self._embedded(draft)
-        async with self._space_lock:
-            if not await self._has_space(draft.space):
-                raise not_found("space")
-            record = await self._truth.put(draft)
+        record = await self._put(draft)
         await self._record(principal.subject, "knowledge.store", f"knowledge:{record.entry.id}", {"space": draft.space, "type": draft.type.value})
-        await self._keeper.after_change(draft.space)
+        await self._keeper.after_change(draft.space, record.version)
         if draft.embedding is None:
             self._keeper.wake()
         return record.entry
+
+    async def _put(self, draft: Draft) -> Record:
+        """Commit a draft together with those that wait too: who gets the lock first commits for all."""
+        mine = _Waiting(draft, asyncio.get_running_loop().create_future())
+        self._waiting.append(mine)
+        try:
+            async with self._space_lock:
+                if not mine.done.done():
+                    await self._commit(self._waiting[:_TOGETHER])
+        except BaseException:
+            self._waiting = [one for one in self._waiting if one is not mine]
+            raise
+        record = await mine.done
+        if isinstance(record, ApplianceError):
+            raise record
+        return record
+
+    async def _commit(self, together: list[_Waiting]) -> None:
+        """Whatever ends this early leaves the waiting ones waiting: the next of them commits."""
+        existing = {space: await self._has_space(space) for space in {one.draft.space for one in together}}
+        kept = [one for one in together if existing[one.draft.space]]
+        records = dict(zip(map(id, kept), await self._truth.put([one.draft for one in kept]), strict=True))
+        self._waiting = [one for one in self._waiting if one not in together]
+        for one in together:
+            if not one.done.done():
+                one.done.set_result(records.get(id(one), not_found("space")))
 
     async def _embedded(self, draft: Draft) -> Draft:
         encoder, index = self._keeper.encoder, self._keeper.vectors
@@ -101,14 +134,14 @@ class KnowledgeService:
             raise not_found("entry")
         space = (await self._truth.get(entry_id, principal.readable())).entry.space
         require_editor(principal, space)
-        await self._truth.remove(entry_id, frozenset({space}))
+        version = await self._truth.remove(entry_id, frozenset({space}))
         await self._record(principal.subject, "knowledge.delete", f"knowledge:{entry_id}", {"space": space})
-        await self._keeper.after_change(space)
+        await self._keeper.after_change(space, version)
 
     async def clear(self, space: str) -> int:
         """Remove all that a space held, because the space goes; returns how many entries it had. Safe to repeat."""
         async with self._space_lock:
-            count = await self._truth.remove_space(space)
+            count, version = await self._truth.remove_space(space)
         await self._record("system:knowledge", "knowledge.clear", f"space:{space}", {"entries": count})
-        await self._keeper.after_change(space)
+        await self._keeper.after_change(space, version)
         return count

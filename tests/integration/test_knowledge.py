@@ -107,7 +107,9 @@ async def test_tasks_of_an_executor_that_failed_with_an_error_can_be_asked_for(t
             space="ops",
         )
         assert rows == [{"task": "t_1", "code": "executor_failed"}]
-        rows = await knowledge.entries.query(ANNA, "MATCH (:Task {id: 't_3'})-[:DEPENDS_ON]->(t:Task) RETURN t.id AS id, t.status AS status", space="ops")
+        rows = await knowledge.entries.query(
+            ANNA, "MATCH (:Task {id: 't_3'})-[:DEPENDS_ON]->(t:Task) RETURN t.id AS id, t.status AS status", space="ops"
+        )
         assert rows == [{"id": "t_1", "status": "failed"}]
 
 

@@ -96,7 +96,9 @@ async def test_missing_or_torn_indexes_are_made_again_from_the_truth(tmp_path: P
     async with knowledge_in(tmp_path) as knowledge:
         assert await in_step(knowledge) == 22
         assert (await knowledge.entries.search(ANNA, "zero"))[0].id == first.id
-        rows = await knowledge.entries.query(ANNA, "MATCH (:Entry)-[r:RELATED]->(:Entry {id: $id}) RETURN count(r) AS n", {"id": first.id}, space="ops")
+        rows = await knowledge.entries.query(
+            ANNA, "MATCH (:Entry)-[r:RELATED]->(:Entry {id: $id}) RETURN count(r) AS n", {"id": first.id}, space="ops"
+        )
         assert rows == [{"n": 20}]
         assert await knowledge.entries.query(ANNA, "MATCH (:Task)-[r]->() RETURN count(r) AS n", space="ops") == [{"n": 2}]
 
