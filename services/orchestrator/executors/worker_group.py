@@ -7,6 +7,7 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +16,10 @@ from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.orchestrator.executors.board import Board
 from services.orchestrator.executors.frames import Hello
+from services.orchestrator.executors.loading import BUILT_IN
 from services.orchestrator.executors.retrying import Backoff
 from services.orchestrator.executors.settings import ExecutorSettings
-from services.orchestrator.executors.worker_process import FunctionProcess, WorkerLostError
+from services.orchestrator.executors.worker_process import WORKER, FunctionProcess, WorkerLostError
 
 ENTRY_POINTS: Final = "appliance.functions"
 _INSPECT_SECONDS: Final = 0.1
@@ -59,6 +61,8 @@ class WorkerGroup:
         self._open = True
         first = await self._new_shared_or_refuse()
         self._admit(first)
+        assert self.hello is not None
+        _log.info("function_workers_started", sealed=self.hello.sealed, functions=len(self.hello.functions), not_loaded=list(self.hello.problems))
         self._tasks = [asyncio.create_task(self._keep(first if number == 0 else None)) for number in range(self._settings.workers)]
         self._tasks += [asyncio.create_task(self._inspect()), asyncio.create_task(self._keep_spare())]
 
@@ -155,6 +159,7 @@ class WorkerGroup:
 
     async def _keep_spare(self) -> None:
         """Have one more worker ready, so that the loss of another costs no time."""
+        await asyncio.to_thread(_compile_worker)
         failures = 0
         while True:
             if self._spare is None or not self._spare.is_usable:
@@ -248,3 +253,9 @@ class WorkerGroup:
                 "readable": [path for path in dict.fromkeys(readable) if path],
             },
         }
+
+
+def _compile_worker() -> None:
+    """Import what else only workers do: its bytecode is kept where this process may write, and workers, which may not, start from it."""
+    for module in (WORKER, BUILT_IN):
+        import_module(module)

@@ -29,7 +29,7 @@ from services.orchestrator.executors.board import BEAT, JOB, SERIAL, Board
 from services.orchestrator.executors.frames import BOX_DECODER, Answer, Cancel, Done, Durable, Failed, FrameChannel, Hello, Progress, Start
 
 _ROOT: Final = Path(__file__).resolve().parents[3]
-_WORKER: Final = "services.orchestrator.executors.function_worker"
+WORKER: Final = "services.orchestrator.executors.function_worker"
 _MOST_WAITING: Final = 4_096
 _EXIT_SECONDS: Final = 5.0
 _ABORT_SECONDS: Final = 0.3
@@ -174,7 +174,7 @@ class FunctionProcess:
             passed = (theirs.fileno(), self._board.descriptor, self._board.notes_descriptor)
             whole = {**config, "parent": os.getpid(), "socket": passed[0], "board": passed[1], "notes": passed[2]}
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-S", "-s", "-P", "-m", _WORKER, msgspec.json.encode(whole).decode(),
+                sys.executable, "-S", "-s", "-P", "-m", WORKER, msgspec.json.encode(whole).decode(),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=self._board.notes_descriptor,
                 pass_fds=passed, env=_environment(), cwd="/", start_new_session=True,
             )  # fmt: skip
