@@ -72,14 +72,17 @@ class Feed:
 
     async def batches(self) -> AsyncIterator[Sequence[Recorded]]:
         """Everything, in order; an empty batch whenever the end is reached for now. Raises FeedInterruptedError."""
-        if not self._pending and not self._received:
-            yield []
+        is_told = False
         while True:
+            if not is_told and not self._pending and not any(isinstance(item, Recorded) for item in self._received):
+                is_told = True
+                yield []
             await self._wait()
             received, self._received = self._received, []
             batch: list[Recorded] = []
             for item in received:
                 if isinstance(item, Recorded):
+                    is_told = False
                     batch.append(item)
                     if len(batch) >= _MOST_AT_ONCE:
                         yield batch
@@ -88,8 +91,6 @@ class Feed:
                     self._go_on(item.reply)
             if batch:
                 yield batch
-                if not self._pending and not self._received:
-                    yield []
 
     async def _wait(self) -> None:
         """Return when something was received. A bare future: ``wait_for`` would make a task for each batch."""
