@@ -88,7 +88,7 @@ class JetStreamEventLog:
     async def extent(self) -> Extent:
         """See the port."""
         state = (await self._info())["state"]
-        return Extent(int(state["first_seq"]), int(state["last_seq"]), int(state["bytes"]))
+        return Extent(max(int(state["first_seq"]), 1), int(state["last_seq"]), int(state["bytes"]))
 
     async def check(self) -> str:
         """See the port."""
