@@ -28,8 +28,8 @@ from appliance.kit.errors import ApplianceError
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 2.0
-_PING_SECONDS: Final = 2.5
-_SILENT_PINGS: Final = 3
+_PING_SECONDS: Final = 1.5
+_SILENT_PINGS: Final = 2
 _WITH_HEADER: Final = ord("H")
 _MESSAGE: Final = b"HM"  # HMSG, MSG: no other frame of the server begins so
 _SILENCE_IS_DEATH: Final = "the server does not answer"

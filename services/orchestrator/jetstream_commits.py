@@ -35,7 +35,8 @@ _BATCH_ENTRIES: Final = 256
 _FEW_ON_ONE: Final = 8
 _FEW_ON_MORE: Final = 1
 _BATCH_BYTES: Final = 4 * 1024 * 1024
-_ANSWER_SECONDS: Final = 4.0
+_ANSWER_SECONDS: Final = 3.0
+_DOUBTFUL_ANSWER_SECONDS: Final = 1.0  # after a silence: a stream without a leader does not answer, a new one shall be found soon
 _DEADLINE_SECONDS: Final = 20.0
 _MOST_WAITING: Final = 50_000
 _MOST_WAITING_BYTES: Final = 256 * 1024 * 1024
@@ -66,6 +67,7 @@ class Commits:
         on_one = connection.address.replicas == 1
         self._few = _FEW_ON_ONE if on_one else _FEW_ON_MORE
         self._most_in_flight = _IN_FLIGHT_ON_ONE if on_one else _IN_FLIGHT_ON_MORE
+        self._in_doubt = False
         self._closed = False
         connection.on_usable.append(self._flush_soon)
 
@@ -170,15 +172,21 @@ class Commits:
         wire = self._wire
         reply, is_open = "", True
 
+        def late() -> None:
+            self._in_doubt = True
+            end(None)
+
         def end(ack: PubAck | None) -> None:
             nonlocal is_open
             if is_open:
                 is_open = False
                 timer.cancel()
+                if ack is not None:
+                    self._in_doubt = False
                 wire.forget(reply)
                 answered(ack)
 
-        timer = self._loop.call_later(_ANSWER_SECONDS, end, None)
+        timer = self._loop.call_later(_DOUBTFUL_ANSWER_SECONDS if self._in_doubt else _ANSWER_SECONDS, late)
         reply = wire.expect(lambda message: end(_ack(message)), lambda: end(None))
         try:
             if len(entries) == 1:
