@@ -23,6 +23,7 @@ from appliance.kit.sql import open_database
 from services.allinone.egress_watch import EgressWatch
 from services.allinone.live_models import LiveModels
 from services.allinone.models_watch import ModelsWatch, file_state
+from services.allinone.orchestration import TaskSettings, open_task_side
 from services.allinone.readiness import BoxReadiness, Probe
 from services.allinone.reranking import TextReranking
 from services.allinone.settings import BoxSettings
@@ -60,11 +61,14 @@ class AllSettings:
     retrieval: RetrievalSettings
     embed: EmbedSettings
     llm: LlmSettings
+    tasks: TaskSettings
 
     @classmethod
     def read(cls) -> AllSettings:
         """From the environment; raises ``settings_invalid``."""
-        return cls(BoxSettings.read(), GatewaySettings.read(), RetrievalSettings.read(), EmbedSettings.read(), LlmSettings.read())
+        return cls(
+            BoxSettings.read(), GatewaySettings.read(), RetrievalSettings.read(), EmbedSettings.read(), LlmSettings.read(), TaskSettings.read()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,9 @@ async def open_box(home: Home, settings: AllSettings, catalog: ModelCatalog | No
         watching = {"models_watch": asyncio.create_task(watch.run()), "egress_watch": asyncio.create_task(egress.run())}
         for task in watching.values():
             stack.push_async_callback(_end, task)
+        side = await stack.enter_async_context(
+            open_task_side(home, settings.tasks, identity, audit, encoder, held.identity if held.problem is None else "", lambda: ())
+        )
         uploads = settings.gateway.upload_folder or home.uploads
         app = create_app(
             Dependencies(
@@ -135,11 +142,13 @@ async def open_box(home: Home, settings: AllSettings, catalog: ModelCatalog | No
                 encoder=encoder,
                 reranking=TextReranking(reranker, encoder),
                 readiness=BoxReadiness(
-                    home, engine, retrieval, encoder, models.served, {**retrieval.tasks, "space_purge": purging, **watching},
-                    {"models_file": watch.readiness, "egress": egress.readiness, "site_history": _saying(site_history)},
+                    home, engine, retrieval, encoder, models.served, {**retrieval.tasks, "space_purge": purging, **watching, **side.tasks},
+                    {"models_file": watch.readiness, "egress": egress.readiness, "site_history": _saying(site_history), **side.probes},
                     least_free_bytes=settings.box.least_free_bytes,
                 ),
                 page_folder=PAGE_FOLDER,
+                orchestration=side.edge,
+                mcp=side.mcp,
             ),
             settings.gateway.model_copy(update={"upload_folder": uploads}),
         )  # fmt: skip

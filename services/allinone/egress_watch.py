@@ -52,7 +52,11 @@ class EgressWatch:
             if not self._may_record():
                 log.error("egress_refused_more", total=total)
                 return
-            detail = {"call": attempt.call, "destination": attempt.destination, "at": datetime.fromtimestamp(attempt.at, UTC).isoformat(timespec="milliseconds")}
+            detail = {
+                "call": attempt.call,
+                "destination": attempt.destination,
+                "at": datetime.fromtimestamp(attempt.at, UTC).isoformat(timespec="milliseconds"),
+            }
             log.error("egress_refused", total=total, **detail)
             await self._audit.append(actor="system:box", action="egress.refuse", resource="box:self", outcome="deny", detail=detail)
 

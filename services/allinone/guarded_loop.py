@@ -27,7 +27,9 @@ class GuardedLoop(uvloop.Loop):
             _check_local("loop.create_connection", options.get("local_addr"))
         return await super().create_connection(protocol_factory, host, port, **options)
 
-    async def create_datagram_endpoint(self, protocol_factory: Callable[[], Any], local_addr: Any = None, remote_addr: Any = None, **options: Any) -> Any:
+    async def create_datagram_endpoint(
+        self, protocol_factory: Callable[[], Any], local_addr: Any = None, remote_addr: Any = None, **options: Any
+    ) -> Any:
         """A connected datagram socket; one that could send anywhere is refused unless it is bound to this machine."""
         if options.get("sock") is None:
             address = remote_addr or local_addr or (_NO_FIXED_ADDRESS, 0)

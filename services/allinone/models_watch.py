@@ -42,7 +42,12 @@ class ModelsWatch:
     """
 
     def __init__(
-        self, file: Path, seen: FileState, load: Callable[[], ModelCatalog], take_over: Callable[[ModelCatalog], Awaitable[Sequence[Change]]], audit: Recorder
+        self,
+        file: Path,
+        seen: FileState,
+        load: Callable[[], ModelCatalog],
+        take_over: Callable[[ModelCatalog], Awaitable[Sequence[Change]]],
+        audit: Recorder,
     ) -> None:
         self._file = file
         self._load, self._take_over, self._audit = load, take_over, audit
@@ -67,7 +72,9 @@ class ModelsWatch:
         try:
             changes = await self._take_over(await asyncio.to_thread(self._load))
         except Exception as exc:  # whatever keeps it from being taken over stands in /readyz
-            problem = exc if isinstance(exc, ApplianceError) else ApplianceError("internal", f"{type(exc).__name__}: {exc}", hint="see the log of the box")
+            problem = (
+                exc if isinstance(exc, ApplianceError) else ApplianceError("internal", f"{type(exc).__name__}: {exc}", hint="see the log of the box")
+            )
             self.problem = problem
             log.error("models_not_taken_over", code=problem.code, message=problem.message, hint=problem.hint)
             await self._record("models.toml", "error", {"code": problem.code, "reason": problem.message[:500]})

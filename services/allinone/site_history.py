@@ -87,7 +87,11 @@ async def _copy(lines: Sequence[_Line], progress: Progress, progress_file: Path,
         _save(progress_file, Progress(progress.copied, progress.digest, started))
         for line in fresh:
             await audit.append(
-                actor="system:site", action=_ACTION + str(line.entry["verb"])[:_MAX_VERB], resource="site:self", outcome="ok", detail=_detail(line.entry)
+                actor="system:site",
+                action=_ACTION + str(line.entry["verb"])[:_MAX_VERB],
+                resource="site:self",
+                outcome="ok",
+                detail=_detail(line.entry),
             )
     if len(lines) != progress.copied or progress.looked_from is not None:
         _save(progress_file, Progress(len(lines), lines[-1].digest if lines else _FIRST))

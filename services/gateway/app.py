@@ -14,7 +14,7 @@ from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 
 from services.gateway.api import build_api
-from services.gateway.asgi import AsgiApp
+from services.gateway.asgi import AsgiApp, Exchange
 from services.gateway.authentication import Door
 from services.gateway.body_limit import BodyLimit
 from services.gateway.chat_completions import ChatCompletions
@@ -80,7 +80,7 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
     event_socket = EventSocket(door, limits, sockets, feeds, dependencies.orchestration, settings)
     return Front(
         BodyLimit(api, settings.max_json_bytes),
-        _hot_paths(health, completions, Page(dependencies.page_folder)),
+        _hot_paths(health, completions, Page(dependencies.page_folder), dependencies.mcp),
         {"/ws/chat": chat_socket.handle, "/ws/events": event_socket.handle},
         door,
         limits,
@@ -101,8 +101,10 @@ def _orchestrator_routes(box: Dependencies, waits: Slots, feeds: Slots, settings
     ]
 
 
-def _hot_paths(health: Health, completions: ChatCompletions, page: Page) -> dict[tuple[str, str], Handler]:
+def _hot_paths(health: Health, completions: ChatCompletions, page: Page, mcp: AsgiApp | None) -> dict[tuple[str, str], Handler]:
     paths: dict[tuple[str, str], Handler] = {("POST", "/v1/chat/completions"): completions.handle}
+    if mcp is not None:
+        paths |= dict.fromkeys([("POST", "/mcp"), ("GET", "/mcp"), ("DELETE", "/mcp")], _passing(mcp))
     readable: dict[str, Handler] = {
         "/healthz": health.alive,
         "/readyz": health.ready,
@@ -114,6 +116,15 @@ def _hot_paths(health: Health, completions: ChatCompletions, page: Page) -> dict
     for path, handler in readable.items():
         paths["GET", path] = paths["HEAD", path] = handler
     return paths
+
+
+def _passing(inner: AsgiApp) -> Handler:
+    """An application with a door of its own (the MCP server)."""
+
+    async def handle(exchange: Exchange) -> None:
+        await inner(exchange.scope, exchange.receive, exchange.send)
+
+    return handle
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from appliance.contracts.router.v1.api import CitationEvent, Router
 from appliance.identity.domain import Member, Space, TokenPair
 from appliance.identity.principal import Principal, SpaceRole
 from services.gateway.domain import Check, ModelCard, ModelKind, Thread, ThreadMessage, UsageRow
+from services.gateway.asgi import AsgiApp
 from services.gateway.orchestration import Orchestration
 
 
@@ -180,3 +181,4 @@ class Dependencies:
     readiness: Readiness
     page_folder: Path | None = None
     orchestration: Orchestration | None = None
+    mcp: AsgiApp | None = None

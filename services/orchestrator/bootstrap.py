@@ -10,8 +10,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
-from appliance.contracts.orchestrator.v1.api import Approvals, ClaimState, Executors, Feed, TaskControl, Tasks, Work
+from appliance.contracts.orchestrator.v1.api import Approvals, ClaimState, Executors, Feed, Schedules, TaskControl, Tasks, Work
 from appliance.contracts.orchestrator.v1.values import ExecutorType
 from appliance.kit.logging import get_logger
 from services.orchestrator.claim_context import ClaimContext
@@ -28,7 +29,10 @@ from services.orchestrator.ports import ExecutorAdapter
 from services.orchestrator.projection import Projection
 from services.orchestrator.questions import Questions
 from services.orchestrator.replica import Replica
+from services.orchestrator.retention import Retention
 from services.orchestrator.rights import Rights
+from services.orchestrator.schedule_firing import Firing
+from services.orchestrator.schedules import ScheduleDesk
 from services.orchestrator.scheduling.classifier import TaskClassifier
 from services.orchestrator.scheduling.execution_history import ExecutionHistory
 from services.orchestrator.scheduling.policies import PolicyName, PolicySettings, make_policy
@@ -36,6 +40,7 @@ from services.orchestrator.scheduling.ready_queue import ReadyQueue
 from services.orchestrator.scheduling.ready_task import ReadyTask
 from services.orchestrator.scheduling.schema_check import SchemaChecker
 from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.snapshots import Snapshots
 from services.orchestrator.task_checkpoints import TaskCheckpoints
 from services.orchestrator.use_cases.approvals import ApprovalDesk
 from services.orchestrator.use_cases.executors import ExecutorDesk
@@ -45,6 +50,7 @@ from services.orchestrator.use_cases.work import WorkDesk
 from services.orchestrator.verification import Verification
 from services.orchestrator.waiting import Waiting
 
+PENDING: Final = "pending-events"
 _log = get_logger(__name__)
 
 
@@ -58,7 +64,9 @@ class Orchestrator:
     claims: ClaimState
     approvals: Approvals
     executors: Executors
+    schedules: Schedules
     feed: Feed
+    snapshots: Snapshots
     replica: Replica
     dispatch: Dispatch
     guardian: Guardian
@@ -88,10 +96,15 @@ async def open_orchestrator(
     """
     projection = Projection(settings.keep_terminal)
     replica = Replica(stores.log, projection, settings.replica, now)
+    firing = Firing(replica, settings, may_submit)  # before the replica follows the log: it must see every event
+    snapshots = Snapshots(replica, stores.log, stores.objects, settings, {PENDING: firing.pending}, monotonic)
+    annexes = await snapshots.restore()
+    if PENDING in annexes:
+        firing.restore(annexes[PENDING])
     background: dict[str, asyncio.Task[None]] = {"tail": asyncio.create_task(replica.follow(), name="tail")}
     try:
         await _caught_up(replica, background["tail"])
-        orchestrator = _build(stores, settings, adapters, replica, background, may_submit, monotonic)
+        orchestrator = _build(stores, settings, adapters, replica, snapshots, firing, background, monotonic)
         await orchestrator.local.register()
         orchestrator.dispatch.start()
         orchestrator.guardian.start()
@@ -106,8 +119,8 @@ async def open_orchestrator(
 
 
 def _build(
-    stores: Stores, settings: OrchestratorSettings, adapters: Sequence[ExecutorAdapter], replica: Replica,
-    background: dict[str, asyncio.Task[None]], may_submit: Callable[[str, str], bool], monotonic: Callable[[], float],
+    stores: Stores, settings: OrchestratorSettings, adapters: Sequence[ExecutorAdapter], replica: Replica, snapshots: Snapshots,
+    firing: Firing, background: dict[str, asyncio.Task[None]], monotonic: Callable[[], float],
 ) -> Orchestrator:  # fmt: skip
     projection, history = replica.projection, ExecutionHistory()
     rights, waiting, performance = Rights(projection), Waiting(), Performance()
@@ -129,6 +142,8 @@ def _build(
     desk = TaskDesk(replica, rights, submitting, checkpoints, waiting)
     work = WorkDesk(replica, rights, dispatch, guardian, submitting, checkpoints, verification.result, settings)
     feed = LiveFeed(replica, stores.log, rights)
+    schedules = ScheduleDesk(replica, firing, settings, verification.spec)
+    retention = Retention(replica, stores.log, snapshots, checkpoints, settings)
     measures = Measures(replica, queue)
     questions.start()
     for listener in (dispatch.changed, guardian.changed, waiting.changed, questions.changed, performance.changed, local.changed, measures.changed):
@@ -138,11 +153,12 @@ def _build(
     replica.listen_raw(feed.take)
     loops = {
         "leases": guardian.listen_forever, "guardian": guardian.run, "claims": local.run, "renewals": local.renew_forever,
+        "schedules": firing.run, "snapshots": snapshots.run, "retention": retention.run,
     }  # fmt: skip
     background |= {name: asyncio.create_task(loop(), name=name) for name, loop in loops.items()}
     return Orchestrator(
         tasks=desk, control=desk, work=work, claims=work, approvals=ApprovalDesk(replica, rights, questions),
-        executors=ExecutorDesk(replica, stores.leases, guardian, performance, settings.external_lease_seconds), feed=feed,
+        executors=ExecutorDesk(replica, stores.leases, guardian, performance, settings.external_lease_seconds), schedules=schedules, feed=feed, snapshots=snapshots,
         replica=replica, dispatch=dispatch, guardian=guardian, local=local, background=background,
     )  # fmt: skip
 
@@ -172,5 +188,6 @@ def _describer(projection: Projection, history: ExecutionHistory, now: Callable[
 
 def _is_function(projection: Projection, name: str) -> bool:
     return any(
-        one.type is ExecutorType.ALGORITHMIC and not one.gone and name in one.capabilities.supported_task_types for one in projection.executors.values()
+        one.type is ExecutorType.ALGORITHMIC and not one.gone and name in one.capabilities.supported_task_types
+        for one in projection.executors.values()
     )
