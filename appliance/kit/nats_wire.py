@@ -338,6 +338,8 @@ async def _connect(owner: NatsWire, address: NatsAddress, host: str, port: int, 
         _, protocol = await loop.create_connection(_Protocol, host, port)
         try:
             await protocol.greeted
+            if address.tls is None and protocol.info.get("tls_required"):
+                raise ConnectionError("the server wants TLS and no certificates are set")  # before the password is sent in the clear
             if address.tls is not None:
                 assert protocol.transport is not None
                 protocol.transport = await loop.start_tls(protocol.transport, protocol, address.tls, server_hostname=host)
