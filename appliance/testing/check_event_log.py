@@ -67,12 +67,15 @@ async def entries_are_read_back_in_order(log: CheckedLog, other: CheckedLog) -> 
 
 
 async def a_space_is_read_whole(log: CheckedLog, other: CheckedLog) -> None:
-    """``>`` matches all below, and nothing beside."""
+    """``>`` matches all below, and nothing beside; ``*`` any one token: a task is found without its space."""
     space = f"task.s{secrets.token_hex(4)}"
     for number in range(3):
         await log.append([Entry(f"{space}.t{number}", 0, b"%d" % number)])
     await log.append([Entry(f"{space}x.t", 0, b"beside")])
     assert [one.body for one in await other.read(f"{space}.>")] == [b"0", b"1", b"2"], "a space is not read whole"
+    task = secrets.token_hex(4)
+    await log.append([Entry(f"{space}.{task}", 0, b"wanted")])
+    assert [one.body for one in await other.read(f"task.*.{task}")] == [b"wanted"], "* does not stand for any space"
 
 
 async def a_wrong_expectation_stores_nothing(log: CheckedLog, other: CheckedLog) -> None:

@@ -67,8 +67,9 @@ class MemoryEventLog:
     async def read(self, subject: str, after: int = 0) -> Sequence[Recorded]:
         """See the port."""
         await asyncio.sleep(0)
-        if subject.endswith(">"):
-            return [one for one in self._entries if one.subject.startswith(subject[:-1]) and one.sequence > after]
+        if "*" in subject or subject.endswith(">"):
+            names = {name for name in self._by_subject if _matches(subject.split("."), name.split("."))}
+            return [one for one in self._entries if one.subject in names and one.sequence > after]
         return [one for one in self._by_subject.get(subject, ()) if one.sequence > after]
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Recorded]]:
@@ -197,6 +198,12 @@ class MemoryLeases:
             changes, seen = self._changes[seen:], len(self._changes)
             for change in changes:
                 yield change
+
+
+def _matches(pattern: Sequence[str], tokens: Sequence[str]) -> bool:
+    if pattern[-1] == ">":
+        pattern, tokens = pattern[:-1], tokens[: len(pattern) - 1]
+    return len(pattern) == len(tokens) and all(one in ("*", token) for one, token in zip(pattern, tokens, strict=True))
 
 
 def _check(entries: Sequence[Entry]) -> None:

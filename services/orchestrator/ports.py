@@ -47,7 +47,7 @@ class EventLog(Protocol):
         ...
 
     async def read(self, subject: str, after: int = 0) -> Sequence[Recorded]:
-        """Entries of one subject (``>`` as its last token matches all below), oldest first, behind sequence ``after``."""
+        """Entries of one subject (``>`` as its last token matches all below, ``*`` any one token), oldest first, behind sequence ``after``."""
         ...
 
     def tail(self, after: int) -> AsyncIterator[Sequence[Recorded]]:

@@ -98,9 +98,9 @@ class TaskCheckpoints:
         await self._store.put(_name(target_task, copied), body)
         return CheckpointSaved(checkpoint=copied, number=1, size_bytes=len(body), digest=hashlib.sha256(body).hexdigest())
 
-    async def drop_all(self, state: TaskState) -> None:
+    async def drop_all(self, task_id: str) -> None:
         """The task leaves the log: its checkpoints go too."""
-        for name in await self._store.names(f"checkpoint/{state.id}/"):
+        for name in await self._store.names(f"checkpoint/{task_id}/"):
             await self._store.delete(name)
 
     def _document(self, *parts: msgspec.Raw) -> tuple[Document, int]:
