@@ -175,17 +175,19 @@ def _entries(columns: Mapping[str, int], uppers: Sequence[str], item: str, width
     if width == 0:
         return dict.fromkeys(uppers, centre)
     left = centre - width // 2
-    free = [column for column in range(left + 1, left + width - 1) if column not in sources or sources[column] in uppers]
-    found: dict[str, int] = {}
     ordered = sorted(uppers, key=lambda upper: columns[upper])
+    ways: dict[int, tuple[float, tuple[int, ...]]] = {-1: (0.0, ())}  # last column taken → the cheapest way there
     for number, upper in enumerate(ordered):
-        taken = set(found.values())
-        spare = len(ordered) - number - 1
-        open_ = [c for c in free if all(c > other for other in taken) and sources.get(c, upper) == upper]
-        wish = columns[upper] if columns[upper] in open_ else centre + 2 * number - len(ordered) + 1
-        open_ = open_[: len(open_) - spare] or open_ or free
-        found[upper] = min(open_, key=lambda column: abs(column - wish))
-    return found
+        fan = centre + 2 * number - len(ordered) + 1
+        wish = columns[upper] if left < columns[upper] < left + width - 1 else fan
+        following: dict[int, tuple[float, tuple[int, ...]]] = {}
+        for column in range(left + 1, left + width - 1):
+            before = [way for last, way in ways.items() if last < column]
+            if before and sources.get(column, upper) == upper:
+                cost, taken = min(before)
+                following[column] = (cost + abs(column - wish) + (column != columns[upper]), (*taken, column))
+        ways = following
+    return dict(zip(ordered, min(ways.values())[1], strict=True))
 
 
 def _box(canvas: _Canvas, centre: int, top: int, width: int, text: str, status: str, entries: set[int], *, leaves: bool) -> None:

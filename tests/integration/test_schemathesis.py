@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
@@ -11,6 +12,7 @@ from tests.integration.gateway_bed import RunningBox
 EXAMPLES_PER_OPERATION = 25
 
 
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # the box lives in this process, and its timers have jitter
 def test_no_generated_request_meets_a_server_error(box: RunningBox) -> None:
     schema = schemathesis.openapi.from_url(f"{box.url}/openapi.json")
     failures: list[str] = []
