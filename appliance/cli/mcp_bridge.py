@@ -12,6 +12,7 @@ import base64
 import json
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO, Final
@@ -22,23 +23,24 @@ VERSION_META: Final = "io.modelcontextprotocol/protocolVersion"
 MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 _AT_ONCE: Final = 64
 _QUEUED_LINES: Final = 256
-_GRACE_SECONDS: Final = 5.0
+_GRACE_SECONDS: Final = 10.0
 _NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _NOT_AGAIN: Final = frozenset({"claim_task"})
-_TRIES: Final = 6
+_CALL_PATIENCE_SECONDS: Final = 60.0  # a box that starts again; clients wait about as long
+_PATIENCE_SECONDS: Final = 5.0
 _FIRST_PAUSE_SECONDS: Final = 0.25
+_LONGEST_PAUSE_SECONDS: Final = 2.0
 _INTERNAL: Final = -32603
 _PARSE: Final = -32700
 Message = dict[str, Any]
 
 
 class Bridge:
-    """``await Bridge(http, path).run(stdin, stdout)`` ends when stdin does. ``first_pause_seconds`` doubles with each try."""
+    """``await Bridge(http, path).run(stdin, stdout)`` ends when stdin does."""
 
-    def __init__(self, http: httpx.AsyncClient, path: str = "/mcp", first_pause_seconds: float = _FIRST_PAUSE_SECONDS) -> None:
+    def __init__(self, http: httpx.AsyncClient, path: str = "/mcp") -> None:
         self._http = http
         self._path = path
-        self._first_pause_seconds = first_pause_seconds
         self._version: str | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,18 +93,19 @@ class Bridge:
             del self._running[key]
 
     async def _pass_on(self, message: Message) -> None:
-        pause = self._first_pause_seconds
-        for attempt in range(_TRIES):
+        pause = _FIRST_PAUSE_SECONDS
+        until = time.monotonic() + (_CALL_PATIENCE_SECONDS if message.get("method") == "tools/call" else _PATIENCE_SECONDS)
+        while True:
             try:
                 await self._post(message)
                 return
             except httpx.TransportError as error:
                 is_sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-                if attempt == _TRIES - 1 or (is_sent and not _may_repeat(message)):
+                if time.monotonic() + pause > until or (is_sent and not _may_repeat(message)):
                     self._fail(message, f"the box cannot be reached: {type(error).__name__}", "see: appliance status; then call again")
                     return
             await asyncio.sleep(pause)
-            pause *= 2
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     async def _post(self, message: Message) -> None:
         headers = {"accept": "application/json, text/event-stream", **self._headers(message)}

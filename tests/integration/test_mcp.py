@@ -185,32 +185,32 @@ async def test_pages_of_other_origins_and_rebound_names_are_turned_away(tmp_path
         assert answer.status_code == status
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b'"x"',
-        b'{"jsonrpc":"2.0","id":1}',
-        b'{"jsonrpc":"2.0","id":{},"method":"tools/call"}',
-        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}',
-        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":7}}',
-        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"claim_task","arguments":"x"}}',
-        b'{"jsonrpc":"2.0","id":1,"method":"no/such"}',
-        b"[" * 20_000,
-        b"\xff\xfe",
-        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"claim_task","arguments":{"executorId":"\\ud800"}}}',
-    ],
-)
+MALFORMED = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'"x"',
+    b'{"jsonrpc":"2.0","id":1}',
+    b'{"jsonrpc":"2.0","id":{},"method":"tools/call"}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":7}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"claim_task","arguments":"x"}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"no/such"}',
+    b"[" * 20_000,
+    b"\xff\xfe",
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"claim_task","arguments":{"executorId":"\\ud800"}}}',
+]
+
+
 @pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28"])
-async def test_a_malformed_message_is_refused_and_the_next_one_is_served(tmp_path: Path, body: bytes, version: str) -> None:
+async def test_malformed_messages_are_refused_and_the_next_one_is_served(tmp_path: Path, version: str) -> None:
     async with mcp_bed(tmp_path) as bed, httpx.AsyncClient(trust_env=False, timeout=10) as http:
-        answer = await http.post(f"{bed.url}/mcp", content=body, headers={**HEADERS, "mcp-protocol-version": version})
-        assert answer.status_code < 500
-        is_told = answer.status_code >= 400 or b'"error"' in answer.content or b'"isError":true' in answer.content
-        assert is_told or (answer.status_code, answer.content) == (202, b"")  # taken for a notification, and dropped
+        for body in MALFORMED:
+            answer = await http.post(f"{bed.url}/mcp", content=body, headers={**HEADERS, "mcp-protocol-version": version})
+            assert answer.status_code < 500, body
+            is_told = answer.status_code >= 400 or b'"error"' in answer.content or b'"isError":true' in answer.content
+            assert is_told or (answer.status_code, answer.content) == (202, b""), body  # taken for a notification, and dropped
         assert await bed.house.executors.list(CLAUDE) == []
         async with bed.client() as client:
             assert (await client.call_tool("search_knowledge", {"query": "x"})).is_error is False
@@ -288,3 +288,21 @@ async def test_the_bridge_asks_again_when_the_box_goes_away_during_a_wait(tmp_pa
             await bed.decide()
             assert structured(await asyncio.wait_for(waiting, 30))["approved"]
             assert len(await bed.questions()) == 1
+
+
+async def test_the_bridge_gives_up_on_a_box_that_is_not_there() -> None:
+    _, answers, _ = await run_bridge("http://127.0.0.1:9", json.dumps(INITIALIZE).encode() + b"\n")
+    (answer,) = answers
+    assert (answer["id"], "cannot be reached" in answer["error"]["message"]) == (1, True)
+
+
+async def test_the_bridge_waits_for_a_box_that_starts_again_within_a_call(tmp_path: Path) -> None:
+    async with mcp_bed(tmp_path) as bed:
+        wire = CutWire(urlsplit(bed.url).port or 0)
+        async with stdio(f"http://127.0.0.1:{wire.port}") as client:
+            wire.cut()
+            call = asyncio.create_task(client.call_tool("search_knowledge", {"query": "x"}))
+            done, _ = await asyncio.wait({call}, timeout=0.7)
+            assert not done
+            wire.mend()
+            assert (await asyncio.wait_for(call, 20)).is_error is False
