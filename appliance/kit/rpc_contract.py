@@ -30,6 +30,7 @@ Authenticate = Callable[[str], Awaitable[Any]]
 BearerOf = Callable[[Any], str]
 """Principal → the bearer that stands for it."""
 CALL_SECONDS: Final = 30.0
+_ASK_AGAIN_SECONDS: Final = 1.0
 _WAITS: Final = ("timeout_seconds", "wait_seconds")
 _log = get_logger(__name__)
 
@@ -142,8 +143,12 @@ def _unary(method: Method, call: Callable[..., Awaitable[Any]], authenticate: Au
 def _streaming(method: Method, call: Callable[..., AsyncIterator[Any]], authenticate: Authenticate) -> Callable[[Any, Any], AsyncIterator[Any]]:
     async def serve(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            principal = await authenticate(wire.bearer_of(context))
+            bearer = wire.bearer_of(context)
+            principal, asked_at = await authenticate(bearer), time.monotonic()
             async for value in call(principal, **method.arguments(request)):
+                if time.monotonic() - asked_at >= _ASK_AGAIN_SECONDS:  # who was revoked gets nothing more
+                    await authenticate(bearer)
+                    asked_at = time.monotonic()
                 yield method.reply_of(value)
         except Exception as error:
             await wire.abort(context, _told(error, method))

@@ -55,6 +55,7 @@ class GrpcBed:
     client: OrchestratorClient
     channel: Any
     table: TableOrchestrator
+    keys: KeyRing
 
 
 @contextlib.asynccontextmanager
@@ -68,7 +69,7 @@ async def grpc_bed(tasks: Any = None, tls: TlsFiles | None = None, contract: Con
     async with serving(contract, keys.authenticate, GrpcSettings(grace_seconds=0.1, **settings)) as port:
         channel = open_channel("127.0.0.1", port, tls)
         try:
-            yield GrpcBed(port, OrchestratorClient(channel, lambda principal: BEARERS[principal.subject]), channel, table)
+            yield GrpcBed(port, OrchestratorClient(channel, lambda principal: BEARERS[principal.subject]), channel, table, keys)
         finally:
             await channel.close()
 
@@ -175,6 +176,19 @@ async def test_the_feed_streams_and_is_taken_up_where_it_broke() -> None:
         again = bed.client.feed.follow(ANNA, after=first.sequence)
         second = await asyncio.wait_for(anext(again), 5)
         assert (first.sequence, second.sequence, second.name) == (1, 2, "TaskCreated")
+
+
+async def test_a_stream_ends_for_a_key_that_was_revoked() -> None:
+    async with grpc_bed() as bed, asyncio.timeout(20):
+        feed = bed.client.feed.follow(ANNA, after=0)
+        await bed.client.tasks.submit(ANNA, [TaskSpec(type="a", space="lab")])
+        await anext(feed)
+        del bed.keys.bearers["anna"]
+        with pytest.raises(ApplianceError) as caught:
+            while True:  # asked again every second
+                await bed.client.tasks.submit(CLAUDE, [TaskSpec(type="b", space="lab")])
+                await anext(feed)
+        assert caught.value.code == "unauthenticated"
 
 
 @pytest.mark.parametrize("code", sorted(OUTCOMES))

@@ -28,6 +28,8 @@ class Call:
         arguments: as they came, not checked yet.
         bearer: credentials of the caller; None when there were none.
         principal: set by the ``Authenticate`` link.
+        report: tells the client how a long call goes.
+        authenticate: who the bearer belongs to as of now; set by the same link.
     """
 
     action: str
@@ -35,6 +37,7 @@ class Call:
     bearer: str | None = None
     principal: Principal | None = None
     report: Report = report_nothing
+    authenticate: Callable[[], Awaitable[Principal]] | None = None
 
     @property
     def caller(self) -> Principal:
@@ -42,6 +45,11 @@ class Call:
         if self.principal is None:
             raise ApplianceError("unauthenticated", "no credentials were sent", hint="send 'Authorization: Bearer <access token or sk-… key>'")
         return self.principal
+
+    async def still_valid(self) -> None:
+        """Raise ``unauthenticated`` once the credentials have ended; for calls that wait."""
+        if self.authenticate is not None:
+            await self.authenticate()
 
     @property
     def resource(self) -> str:

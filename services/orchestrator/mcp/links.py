@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from prometheus_client import Counter
@@ -43,7 +44,8 @@ class Authenticate:
     async def __call__(self, call: Call, following: Following) -> Any:
         if call.bearer is None:
             return await following(replace(call, principal=call.caller))
-        return await following(replace(call, principal=await self._authenticator.authenticate(call.bearer)))
+        again = partial(self._authenticator.authenticate, call.bearer)
+        return await following(replace(call, principal=await again(), authenticate=again))
 
 
 class Record:

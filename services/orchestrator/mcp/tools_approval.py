@@ -71,6 +71,7 @@ class RequestApproval:
         while request.status is ApprovalStatus.PENDING and (waited := self._monotonic() - started) < seconds:
             await call.report(waited, f"waiting for a decision on {request.action[:100]} ({request.id})")
             request = await self._approvals.wait(call.caller, request.id, min(self._settings.progress_interval_seconds, seconds - waited))
+            await call.still_valid()
             if self._monotonic() - renewed >= _RENEW_SECONDS:
                 renewed = self._monotonic()
                 await self._renew(call, request.task_id)

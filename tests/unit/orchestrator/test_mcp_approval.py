@@ -149,3 +149,15 @@ async def test_a_decision_that_is_a_sentence_is_bound_to_all_of_it() -> None:
         assert first["approval"].id != other["approval"].id
         assert first["approval"].action.startswith("decision.")
         assert b"May I delete *.log?" in bytes(first["approval"].context)
+
+
+async def test_a_key_that_is_revoked_during_the_wait_gets_no_answer() -> None:
+    async with desk_bed(progress_interval_seconds=0.01) as bed:
+        task = await claimed(bed)
+        waiting = asyncio.create_task(bed.call("request_approval", taskId=task, decision="mail.send", waitSeconds=30))
+        request = await the_request(bed)
+        del bed.keys.bearers["claude"]
+        await bed.approvals.decide(ANNA, request, "approve")
+        with pytest.raises(ApplianceError) as caught:
+            await waiting
+        assert caught.value.code == "unauthenticated"
