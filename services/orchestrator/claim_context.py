@@ -7,7 +7,9 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -24,14 +26,41 @@ from services.orchestrator.task_checkpoints import TaskCheckpoints
 ASK_AGAIN_SECONDS: Final = 30.0
 
 
+class AttemptClock:
+    """The time limit of an attempt, which stands still while a person is asked."""
+
+    def __init__(self) -> None:
+        self._timeout: asyncio.Timeout | None = None
+        self._stops = 0
+        self._left = 0.0
+
+    def limit(self, seconds: float) -> asyncio.Timeout:
+        """``async with clock.limit(seconds)``: raises TimeoutError when they are over."""
+        self._timeout = asyncio.timeout(seconds)
+        return self._timeout
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It does not run inside; blocks may overlap."""
+        timeout, loop = self._timeout, asyncio.get_running_loop()
+        self._stops += 1
+        if self._stops == 1 and timeout is not None:
+            self._left = (timeout.when() or loop.time()) - loop.time()
+            timeout.reschedule(None)
+        try:
+            yield
+        finally:
+            self._stops -= 1
+            if not self._stops and timeout is not None and not timeout.expired():
+                timeout.reschedule(loop.time() + self._left)
+
+
 class ClaimContext:
     """One claim of one task by one of the box's executors."""
 
-    __slots__ = ("_checkpoints", "_lease_seconds", "_questions", "_replica", "by", "outstanding", "state")
+    __slots__ = ("_checkpoints", "_lease_seconds", "_questions", "_replica", "by", "clock", "outstanding", "state")
 
-    def __init__(
-        self, replica: Replica, questions: Questions, checkpoints: TaskCheckpoints, state: TaskState, lease_seconds: float, by: str
-    ) -> None:
+    def __init__(self, replica: Replica, questions: Questions, checkpoints: TaskCheckpoints, state: TaskState, lease_seconds: float, by: str) -> None:
         self._replica = replica
         self._questions = questions
         self._checkpoints = checkpoints
@@ -39,6 +68,7 @@ class ClaimContext:
         self.state = state
         self.by = by
         self.outstanding: tuple[StepRecord, ...] = ()
+        self.clock = AttemptClock()
 
     @property
     def steps(self) -> Mapping[str, msgspec.Raw]:
@@ -86,14 +116,13 @@ class ClaimContext:
         encoded, facts = msgspec.Raw(msgspec.json.encode(arguments)), msgspec.Raw(msgspec.json.encode(context or {}))
         token = self.state.token
         request = await self._questions.ask(self.state.id, token, action, encoded, facts, None, "reject", by=self.by)
-        while request.status is ApprovalStatus.PENDING:
-            request = await self._questions.answer(self.state.id, request.id, ASK_AGAIN_SECONDS)
-            self._must_hold()
+        with self.clock.stopped():  # a person may take days; the attempt's time does not run meanwhile
+            while request.status is ApprovalStatus.PENDING:
+                request = await self._questions.answer(self.state.id, request.id, ASK_AGAIN_SECONDS)
+                self._must_hold()
         granted = request.status in {ApprovalStatus.APPROVED, ApprovalStatus.MODIFIED}
         if not granted and not (request.status is ApprovalStatus.EXPIRED and request.default_action == "approve"):
-            raise ExecutionFailedError(
-                f"the action {action} was not approved: {request.reason or request.status}", code="rejected", retryable=False
-            )
+            raise ExecutionFailedError(f"the action {action} was not approved: {request.reason or request.status}", code="rejected", retryable=False)
         return ClaimEffect(self, request)
 
     async def begin(self, approval_id: str) -> msgspec.Raw | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -61,12 +63,16 @@ async def open_stores(settings: OrchestratorSettings, folder: Path) -> AsyncIter
 @asynccontextmanager
 async def own_server(folder: Path, max_log_bytes: int, max_object_bytes: int) -> AsyncIterator[JetStreamAddress]:
     """A ``nats-server`` child with its store in ``folder``, on a free loopback port, for this process only (its password is in the folder)."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    secrets = NatsSecrets.kept_in(folder / "secrets.json")
+    secrets = await asyncio.to_thread(_secrets_in, folder)
     node = NatsNode("box", folder, 0, secrets, max_log_bytes + max_object_bytes + _LEASES_BYTES)
     async with run_nats_server(node) as server:
-        box = NatsAddress((("127.0.0.1", server.node.port),), "box", secrets.box)
+        box = NatsAddress((("127.0.0.1", server.node.port),), "box", secrets.box, owner=os.geteuid())
         yield JetStreamAddress(box, "system", secrets.system, 1, max_log_bytes, store=folder)
+
+
+def _secrets_in(folder: Path) -> NatsSecrets:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return NatsSecrets.kept_in(folder / "secrets.json")
 
 
 @asynccontextmanager

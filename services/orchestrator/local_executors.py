@@ -246,7 +246,7 @@ class LocalExecutors:
         """Work on it; the command that reports how it went."""
         view = task_view(state, self._replica.projection, with_token=True)
         try:
-            async with asyncio.timeout(state.timeout_seconds or self._attempt_seconds):
+            async with context.clock.limit(state.timeout_seconds or self._attempt_seconds):
                 done = await executor.adapter.execute(view, context)
             return self._completion(state, context, done)
         except ExecutionFailedError as failure:

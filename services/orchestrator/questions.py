@@ -117,9 +117,7 @@ class Questions:
             if status is ApprovalStatus.REJECTED or grant != "once":
                 raise ApplianceError("invalid_request", "arguments are changed only by an approval that is granted once")
             status = ApprovalStatus.MODIFIED
-        command = cm.DecideApproval(
-            approval=approval_id, status=status, by=by, reason=reason, modified_arguments=modified_arguments, grant=grant
-        )
+        command = cm.DecideApproval(approval=approval_id, status=status, by=by, reason=reason, modified_arguments=modified_arguments, grant=grant)
         state = await self._replica.execute(task_id, None, command, by=by)
         approval = state.approval(approval_id)
         if approval is None:
