@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -35,4 +36,4 @@ async def run_nats_cluster(nodes: list[NatsNode]) -> AsyncIterator[list[NatsServ
 
 def box_address(nodes: list[NatsNode]) -> NatsAddress:
     """Where clients find them, as the user who has the streams."""
-    return NatsAddress(tuple(("127.0.0.1", node.port) for node in nodes), "box", nodes[0].secrets.box)
+    return NatsAddress(tuple(("127.0.0.1", node.port) for node in nodes), "box", nodes[0].secrets.box, owner=os.geteuid())

@@ -3,7 +3,7 @@
 Not here: JetStream (its callers build requests), retries (a request that was under way when the connection broke fails with ConnectionError: whether it
 was carried out only its caller can find out). Management that is not hot (object store) uses ``nats-py``, whose client takes 20–50 µs per message.
 
-Protocol: https://docs.nats.io/reference/reference-protocols/nats-protocol. Invariants:
+Invariants:
 1. Nothing is written while disconnected; ``request`` waits for a connection, ``send`` raises.
 2. Every waiting reply ends: by its answer, its timeout (the caller's), or ConnectionError when the connection is lost.
 3. Reconnecting never spins: the pause grows to ``_LONGEST_PAUSE_SECONDS``.
@@ -21,18 +21,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Final, NamedTuple, cast
+from pathlib import Path
+from typing import Any, Final
 
 from appliance.kit.errors import ApplianceError
+from appliance.kit.nats_protocol import Message, NatsProtocol, publish_frame
 
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 2.0
-_PING_SECONDS: Final = 1.5
-_SILENT_PINGS: Final = 2
-_WITH_HEADER: Final = ord("H")
-_MESSAGE: Final = b"HM"  # HMSG, MSG: no other frame of the server begins so
-_SILENCE_IS_DEATH: Final = "the server does not answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +39,15 @@ class NatsAddress:
     Attributes:
         servers: (host, port) of each.
         tls: context with our certificate, None for plain loopback.
+        owner: uid that must have opened the listening socket on loopback, None asks nobody. While a server of ours is down, any user of the machine
+            could take its port, learn the password and acknowledge what nobody stores.
     """
 
     servers: tuple[tuple[str, int], ...]
     user: str
     password: str = field(repr=False)
     tls: ssl.SSLContext | None = None
-
-
-class Message(NamedTuple):
-    """A message as it came: all bytes; ``header`` is the raw block (``NATS/1.0 …``), empty when there is none."""
-
-    subject: bytes
-    reply: bytes
-    header: bytes
-    payload: bytes
-
-    @property
-    def status(self) -> int:
-        """Status of the header line, 0 when it has none (503 = nobody listens on the subject of the request)."""
-        line = self.header[8:12].strip()
-        return int(line) if line.isdigit() else 0
-
-    def header_value(self, name: bytes) -> bytes:
-        """Value of the first header ``name``, empty when absent."""
-        _, found, rest = self.header.partition(b"\r\n%b:" % name)
-        return rest[: rest.index(b"\r\n")].strip() if found else b""
+    owner: int | None = None
 
 
 Handler = Callable[[Message], None]
@@ -80,7 +60,7 @@ class NatsWire:
     def __init__(self, address: NatsAddress, name: str) -> None:
         self._address = address
         self._name = name
-        self._protocol: _Protocol | None = None
+        self._protocol: NatsProtocol | None = None
         self._prefix = f"_INBOX.{secrets.token_hex(8)}."
         self._numbers = count(1)
         self._waiting: dict[bytes, tuple[Handler, LostHandler]] = {}
@@ -227,116 +207,13 @@ class NatsWire:
                 lost()
 
 
-class _Protocol(asyncio.Protocol):
-    """Parses what the server sends."""
-
-    def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.owner: NatsWire | None = None
-        self.info: dict[str, Any] = {}
-        self.greeted: asyncio.Future[None] = loop.create_future()
-        self.ready: asyncio.Future[None] = loop.create_future()
-        self._end: asyncio.Future[str] = loop.create_future()
-        self.transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
-        self._needed = 0
-        self._unanswered = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._finish(str(exc or "the server closed the connection"))
-
-    def write(self, data: bytes) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
-
-    def close(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
-    async def ended(self) -> str:
-        """Ping while it lives; why it ended."""
-        while True:
-            done, _ = await asyncio.wait({self._end}, timeout=_PING_SECONDS)
-            if done:
-                return self._end.result()
-            if self._unanswered >= _SILENT_PINGS:
-                return _SILENCE_IS_DEATH
-            self._unanswered += 1
-            self.write(b"PING\r\n")
-
-    def data_received(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
-        self._unanswered = 0
-        if len(buffer) < self._needed:
-            return
-        try:
-            used = self._parse(bytes(buffer))
-        except (ValueError, IndexError) as exc:
-            self._finish(f"not a NATS server: {exc}")
-            self.close()
-            return
-        del buffer[:used]
-
-    def _parse(self, data: bytes) -> int:
-        """Handle every whole frame; how many bytes they were."""
-        position = 0
-        self._needed = 0
-        find = data.find
-        take = self.owner.take if self.owner is not None else None
-        while (end := find(b"\r\n", position)) >= 0:
-            first = data[position]
-            if first in _MESSAGE:
-                fields = data[position:end].split(b" ")
-                body = end + 2
-                close = body + int(fields[-1])
-                if len(data) < close + 2:
-                    self._needed = close + 2 - position
-                    return position
-                if first == _WITH_HEADER:
-                    split = body + int(fields[-2])
-                    reply = fields[3] if len(fields) == 6 else b""
-                    message = Message(fields[1], reply, data[body:split], data[split:close])
-                else:
-                    message = Message(fields[1], fields[3] if len(fields) == 5 else b"", b"", data[body:close])
-                if take is not None:
-                    take(fields[2], message)
-                position = close + 2
-                continue
-            self._control(data[position:end])
-            position = end + 2
-        return position
-
-    def _control(self, line: bytes) -> None:
-        if line == b"PING":
-            self.write(b"PONG\r\n")
-        elif line == b"PONG":
-            if not self.ready.done():
-                self.ready.set_result(None)
-        elif line.startswith(b"INFO "):
-            self.info |= json.loads(line[5:])
-            if not self.greeted.done():
-                self.greeted.set_result(None)
-        elif line.startswith(b"-ERR"):
-            self._finish(line[5:].decode(errors="replace").strip("'"))
-
-    def _finish(self, why: str) -> None:
-        for future in (self.greeted, self.ready):
-            if not future.done():
-                future.set_exception(ConnectionError(why))
-                future.exception()  # seen: nobody may be waiting for it
-        if not self._end.done():
-            self._end.set_result(why)
-
-
-async def _connect(owner: NatsWire, address: NatsAddress, host: str, port: int, name: str) -> _Protocol:
+async def _connect(owner: NatsWire, address: NatsAddress, host: str, port: int, name: str) -> NatsProtocol:
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(_CONNECT_SECONDS):
-        _, protocol = await loop.create_connection(_Protocol, host, port)
+        _, protocol = await loop.create_connection(NatsProtocol, host, port)
         try:
+            if address.owner is not None and (found := listener_owner(port)) != address.owner:
+                raise ConnectionError(f"the port belongs to user {found}, not to the server of this box")
             await protocol.greeted
             if address.tls is None and protocol.info.get("tls_required"):
                 raise ConnectionError("the server wants TLS and no certificates are set")  # before the password is sent in the clear
@@ -347,7 +224,7 @@ async def _connect(owner: NatsWire, address: NatsAddress, host: str, port: int, 
                 "verbose": False, "pedantic": False, "lang": "python", "version": "1", "protocol": 1, "headers": True, "no_responders": True,
                 "name": name, "user": address.user, "pass": address.password, "tls_required": address.tls is not None,
             }  # fmt: skip
-            protocol.owner = owner
+            protocol.take = owner.take
             protocol.write(f"CONNECT {json.dumps(options)}\r\nPING\r\n".encode())
             await protocol.ready
         except BaseException:
@@ -356,9 +233,13 @@ async def _connect(owner: NatsWire, address: NatsAddress, host: str, port: int, 
     return protocol
 
 
-def publish_frame(subject: str, payload: bytes, reply: str = "") -> bytes:
-    """A PUB frame without headers."""
-    return b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(payload), payload)
+def listener_owner(port: int) -> int | None:
+    """Uid of whoever listens on 127.0.0.1:``port``, None when nobody does (``/proc/net/tcp``: address, state 0A = listening, uid)."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and fields[1] in {f"0100007F:{port:04X}", f"00000000:{port:04X}"}:
+            return int(fields[7])
+    return None
 
 
 @asynccontextmanager

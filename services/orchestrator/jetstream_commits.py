@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from appliance.kit.errors import ApplianceError
-from appliance.kit.nats_wire import Message
+from appliance.kit.nats_protocol import Message
 from services.orchestrator.jetstream_connection import JetStreamConnection
 from services.orchestrator.jetstream_frames import DUPLICATE, WRONG_SEQUENCE, PubAck, batch_frames, decode_ack, single_frame
 from services.orchestrator.jetstream_outcomes import REFUSED, Outcomes, Unit, unknown

@@ -18,7 +18,8 @@ import msgspec
 import structlog
 
 from appliance.kit.errors import ApplianceError
-from appliance.kit.nats_wire import Message, NatsAddress, NatsWire, open_wire
+from appliance.kit.nats_protocol import Message
+from appliance.kit.nats_wire import NatsAddress, NatsWire, open_wire
 from services.orchestrator.store_room import StoreRoom
 
 OLDEST_SERVER: Final = (2, 12)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from appliance.kit.nats_wire import Message
+from appliance.kit.nats_protocol import Message
 from services.orchestrator.jetstream_connection import JetStreamConnection
 from services.orchestrator.ports import Recorded
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from appliance.kit.errors import ApplianceError
-from appliance.kit.nats_wire import Message
+from appliance.kit.nats_protocol import Message
 from services.orchestrator.jetstream_connection import ApiError, JetStreamConnection
 from services.orchestrator.ports import Recorded
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
+import msgspec
 import pytest
 
 from appliance.testing.check_event_log import CHECKS, check_event_log
@@ -12,6 +14,7 @@ from appliance.testing.fakes_event_log import MemoryEventLog, MemoryLeases, Memo
 from services.orchestrator.jetstream_leases import JetStreamLeases
 from services.orchestrator.jetstream_object_store import JetStreamObjectStore, _subject
 from services.orchestrator.jetstream_values import publish_value
+from services.orchestrator.ports import LostRaceError
 from tests.conformance.nats_bed import nats_bed
 
 
@@ -45,3 +48,45 @@ async def test_the_fake_object_store_and_leases_conform():
 
     await check_object_store(store, store, damage)
     await check_leases(leases, leases)
+
+
+class _Generous(MemoryEventLog):
+    """Lets every writer win."""
+
+    async def append(self, entries):
+        return await super().append([msgspec.structs.replace(entry, expected=self._newest.get(entry.subject, 0)) for entry in entries])
+
+
+class _Piecemeal(MemoryEventLog):
+    """Stores what it can of an append that must be refused."""
+
+    async def append(self, entries):
+        try:
+            return await super().append(entries)
+        except LostRaceError:
+            for entry in entries[:-1]:
+                await super().append([entry])
+            raise
+
+
+class _Forgetful(MemoryEventLog):
+    """Does not recognise an append that it has."""
+
+    def _stored_before(self, entries):
+        return None
+
+
+class _Skipping(MemoryEventLog):
+    """Leaves an entry out of the tail."""
+
+    async def tail(self, after):
+        async for batch in super().tail(after):
+            yield [one for one in batch if one.sequence % 7]
+
+
+@pytest.mark.parametrize("broken", [_Generous, _Piecemeal, _Forgetful, _Skipping])
+async def test_a_log_that_breaks_a_promise_does_not_pass(broken):
+    log = broken()
+    with pytest.raises((AssertionError, TimeoutError, LostRaceError)):
+        async with asyncio.timeout(5):
+            await check_event_log(log, log)

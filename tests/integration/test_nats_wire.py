@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import subprocess
+import sys
 
 import pytest
 import uvloop
 
 from appliance.kit.errors import ApplianceError
 from appliance.kit.nats_config import NatsNode, NatsSecrets
+from appliance.kit.nats_protocol import Message, NatsProtocol, publish_frame
 from appliance.kit.nats_server import find_nats_server, free_ports, run_nats_server
-from appliance.kit.nats_wire import Message, NatsAddress, NatsWire, _Protocol, open_wire, publish_frame
+from appliance.kit.nats_wire import NatsAddress, NatsWire, open_wire
 
 SECRETS = NatsSecrets("box-password", "system-password")
 
@@ -57,8 +60,8 @@ def test_frames_are_parsed_wherever_they_are_cut():
             wire = NatsWire(NatsAddress((), "u", "p"), "test")
             got: list[Message] = []
             wire._subscriptions[b"5"] = ("a.b", got.append)
-            protocol = _Protocol()
-            protocol.owner = wire
+            protocol = NatsProtocol()
+            protocol.take = wire.take
             for start in range(0, len(stream), step):
                 protocol.data_received(stream[start : start + step])
             assert got == expected, f"in pieces of {step} bytes"
@@ -114,6 +117,30 @@ async def test_what_is_not_nats_is_told():
         async with open_wire(NatsAddress((("127.0.0.1", other.sockets[0].getsockname()[1]),), "box", "x"), "test") as wire:
             with pytest.raises(ApplianceError, match="cannot be reached"):
                 await wire.wait_connected(3)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to act as another user")
+async def test_the_password_is_not_told_to_another_user_who_took_the_port(tmp_path):
+    """Whoever listens while our server is down gets a connection and nothing on it."""
+    program = (
+        "import os, socket\n"
+        "os.setuid(65534)\n"
+        "server = socket.create_server(('127.0.0.1', 0)); print(server.getsockname()[1], flush=True)\n"
+        "while True:\n"
+        "    client, _ = server.accept()\n"
+        "    try:\n"
+        '        client.sendall(b\'INFO {"version":"2.15.1","max_payload":1048576}\\r\\n\'); print(\'heard\', client.recv(1000), flush=True)\n'
+        "    except OSError: print('heard nothing', flush=True)\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    port = int(await process.stdout.readline())
+    async with open_wire(NatsAddress((("127.0.0.1", port),), "box", "box-password", owner=os.geteuid()), "test") as wire:
+        with pytest.raises(ApplianceError, match="belongs to user 65534"):
+            await wire.wait_connected(1)
+    heard = await process.stdout.readline()
+    process.kill()
+    await process.wait()
+    assert heard.startswith(b"heard") and b"password" not in heard and b"CONNECT" not in heard
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
