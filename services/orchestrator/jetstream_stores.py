@@ -53,10 +53,10 @@ async def open_stores(settings: OrchestratorSettings, folder: Path) -> AsyncIter
         ApplianceError: ``log_unsafe`` when a server is too old or not proved to sync; ``unavailable``; ``settings_invalid``; ``home_invalid``.
     """
     if settings.nats_urls:
-        async with _on(_site(settings), settings) as opened:
+        async with open_stores_on(_site(settings), settings) as opened:
             yield opened
         return
-    async with own_server(folder, settings.max_log_bytes, settings.max_object_bytes) as address, _on(address, settings) as opened:
+    async with own_server(folder, settings.max_log_bytes, settings.max_object_bytes) as address, open_stores_on(address, settings) as opened:
         yield opened
 
 
@@ -76,7 +76,7 @@ def _secrets_in(folder: Path) -> NatsSecrets:
 
 
 @asynccontextmanager
-async def _on(address: JetStreamAddress, settings: OrchestratorSettings) -> AsyncIterator[tuple[Stores, JetStreamConnection]]:
+async def open_stores_on(address: JetStreamAddress, settings: OrchestratorSettings) -> AsyncIterator[tuple[Stores, JetStreamConnection]]:
     async with open_jetstream(address, f"orchestrator-{settings.replica}") as connection, open_event_log(connection) as log:
         objects = await JetStreamObjectStore.open(connection, max_bytes=settings.max_object_bytes)
         leases = await JetStreamLeases.open(connection)
