@@ -20,6 +20,8 @@ def test_no_generated_request_meets_a_server_error(box: RunningBox) -> None:
     for result in schema.get_all_operations():
         operation = result.ok()
         operations += 1
+        if operation.path == "/api/events":  # does not end; test_event_feeds reads it
+            continue
 
         @settings(
             max_examples=EXAMPLES_PER_OPERATION,

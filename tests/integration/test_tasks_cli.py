@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from typer.main import get_command
 
 from appliance.cli.box_client import BoxClient
+from appliance.cli.main import app, main
 from appliance.cli.task_watch import Watch
 from appliance.kit.errors import OUTCOMES, ApplianceError
 from tests.integration.gateway_bed import RunningBox, running_bed
 
-ROOT = Path(__file__).resolve().parents[2]
-DEMO = ROOT / "demo" / "tasks" / "quarter_report.json"
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "tasks" / "quarter_report.json"
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +31,33 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBox]:
         yield running
 
 
-def run(box: RunningBox, *words: str, given: str = "", key: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "APPLIANCE_URL": box.url, "APPLIANCE_API_KEY": key or box.admin_key, "COLUMNS": "120"}
-    return subprocess.run(
-        [sys.executable, "-m", "appliance.cli.main", *words],
-        cwd=ROOT,
-        env=environment,
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@dataclass(frozen=True)
+class Done:
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def rows(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+def run(box: RunningBox, *words: str, given: str = "") -> Done:
+    """The command line as ``main`` runs it, in this process: starting Python for each would take most of the time."""
+    out, err = io.StringIO(), io.StringIO()
+    mask = os.umask(0o077)
+    try:
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setenv("APPLIANCE_URL", box.url)
+            patch.setenv("APPLIANCE_API_KEY", box.admin_key)
+            patch.setattr("sys.argv", ["appliance", *words])
+            patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+            with pytest.raises(SystemExit) as ended:
+                main()
+    finally:
+        os.umask(mask)
+    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def rows(done: Done) -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -143,10 +156,6 @@ def test_knowledge_and_schedules(box: RunningBox) -> None:
 
 @pytest.mark.parametrize("group", ["tasks", "approvals", "executors", "knowledge", "schedules"])
 def test_every_command_has_an_example_in_its_help(group: str) -> None:
-    from typer.main import get_command
-
-    from appliance.cli.main import app
-
     commands: Any = get_command(app)
     for name, command in commands.commands[group].commands.items():
         assert "Example" in (command.help or ""), f"{group} {name}"
