@@ -71,7 +71,8 @@ def _picture(scene: Scene, width: int, height: int) -> Group:
     more = [Text(f"… {len(lines) - room} more lines; see: appliance tasks graph", style="bright_black")] if len(lines) > room else []
     state = Text(f"the box is away: {shown(scene.away)}; waiting for it", style="yellow") if scene.away else Text(summary(scene.tasks), style="bold")
     told = [
-        Text(f"{clock(event['at'])[11:]}  {_named(event, scene.tasks)}  {event_text(event)}"[:width], style="bright_black") for event in scene.events
+        Text(f"{clock(event['at'])[11:]}  {_named(event, scene.tasks)}  {event_text(event, actor=False)}"[:width], style="bright_black")
+        for event in scene.events
     ]
     return Group(*lines[:room], *more, Text(), state, Text(), *told)
 

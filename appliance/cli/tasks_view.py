@@ -79,9 +79,9 @@ def history_text(events: Sequence[Mapping[str, Any]], *, full: bool = False) -> 
     return lines
 
 
-def event_text(event: Mapping[str, Any], *, full: bool = False) -> str:
+def event_text(event: Mapping[str, Any], *, full: bool = False, actor: bool = True) -> str:
     """What happened, without the time."""
-    by = f"  by {shown(event['actor'])}" if event.get("actor") else ""
+    by = f"  by {shown(event['actor'])}" if actor and event.get("actor") else ""
     fields = event.get("data")
     told = [_field(name, value, full=full) for name, value in fields.items() if _worth(name, value, full=full)] if isinstance(fields, dict) else []
     return "  ".join([f"{event['name']:<20}{by}", *told])

@@ -47,7 +47,7 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.sqlalchemy_threads import SqlAlchemyThreads
 from services.gateway.sqlalchemy_usage import SqlAlchemyUsage
 from services.gateway.tables import SCHEMA
-from services.orchestrator.bootstrap import Stores
+from services.orchestrator.jetstream_stores import Stores
 from services.router.chat_turn import ChatRouter, ServedModel
 from tests.integration.tasks_bed import open_tasks
 

@@ -1,54 +1,26 @@
-"""The orchestrator for tests of its edges: the real one on stores in memory, with the real functions and the real knowledge base; only schedules are listed."""
+"""The orchestrator for tests of its edges: the real one on stores in memory, with the real functions and the real knowledge base."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from appliance.contracts.embed.v1.api import Encoder
-from appliance.contracts.orchestrator.v1.values import TaskSpec
-from appliance.identity.principal import Principal, SpaceRole
-from appliance.kit.errors import ApplianceError, not_found
 from appliance.testing.fakes_event_log import MemoryEventLog, MemoryLeases, MemoryObjectStore
 from services.gateway.orchestration import Orchestration
 from services.knowledge.bootstrap import open_knowledge
 from services.knowledge.settings import KnowledgeSettings
-from services.orchestrator.bootstrap import Stores, open_orchestrator
+from services.orchestrator.bootstrap import open_orchestrator
 from services.orchestrator.executors.algorithmic import AlgorithmicExecutor
+from services.orchestrator.jetstream_stores import Stores
 from services.orchestrator.settings import OrchestratorSettings
 
 
 def memory_stores() -> Stores:
     """Stores that a second orchestrator can be opened on, as after a restart."""
     return Stores(MemoryEventLog(), MemoryObjectStore(), MemoryLeases())
-
-
-class ListedSchedules:
-    """Schedules that are kept and never fire."""
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
-
-    async def put(self, principal: Principal, name: str, trigger: dict[str, Any], spec: TaskSpec) -> dict[str, Any]:
-        if not principal.may(spec.space, SpaceRole.EDITOR):
-            raise not_found("space")
-        if not {"cron", "everySeconds", "event"} & set(trigger):
-            raise ApplianceError("invalid_request", "a trigger has cron, everySeconds or event")
-        row = {"name": name, "space": spec.space, "trigger": trigger, "spec": msgspec.to_builtins(msgspec.json.decode(msgspec.json.encode(spec)))}
-        self._rows[spec.space, name] = row
-        return row
-
-    async def list(self, principal: Principal, space: str | None = None) -> Sequence[dict[str, Any]]:
-        return [row for (where, _), row in self._rows.items() if space in (None, where) and principal.may(where, SpaceRole.READER)]
-
-    async def delete(self, principal: Principal, space: str, name: str) -> None:
-        if self._rows.pop((space, name), None) is None:
-            raise not_found("schedule")
 
 
 @asynccontextmanager
@@ -74,7 +46,7 @@ async def open_tasks(
             claims=house.claims,
             approvals=house.approvals,
             executors=house.executors,
-            schedules=getattr(house, "schedules", None) or ListedSchedules(),
+            schedules=house.schedules,
             feed=house.feed,
             knowledge=knowledge.entries,
         )
