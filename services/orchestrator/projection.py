@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from appliance.contracts.orchestrator.v1.values import TaskStatus
+from appliance.kit.logging import get_logger
 from services.orchestrator.domain.events import Compacted, Envelope, TaskCreated, TaskDropped
 from services.orchestrator.domain.registry import ExecutorState, SpaceState, apply_executor, apply_space
 from services.orchestrator.domain.task_state import TaskState, apply_envelope
@@ -20,6 +21,7 @@ from services.orchestrator.domain.upcasting import decode_envelope
 from services.orchestrator.ports import Recorded
 from services.orchestrator.subjects import EXECUTORS, TASKS, subject_names
 
+_log = get_logger(__name__)
 TaskListener = Callable[[TaskState | None, TaskState, Envelope], None]
 
 
@@ -90,7 +92,10 @@ class Projection:
         after = apply_envelope(before, task_id, envelope, sequence)
         self.put_task(before, after)
         for listener in self._task_listeners:
-            listener(before, after, envelope)
+            try:
+                listener(before, after, envelope)
+            except Exception:  # what has happened has happened: one listener's bug must not hide it from the others, or from the caller
+                _log.exception("listener_broke", task=task_id)
         if after.dropped:
             self.forget(task_id)
         return after
@@ -116,12 +121,15 @@ class Projection:
         return self.spaces.get(name) or SpaceState(space=name)
 
     def load(self, tasks: Iterable[TaskState], executors: Iterable[ExecutorState], spaces: Iterable[SpaceState], position: int) -> None:
-        """Begin from a snapshot; only on an empty projection, before anyone listens."""
+        """Begin from a snapshot; only on an empty projection. Of the listeners only those of spaces are told."""
         for state in tasks:
             self.put_task(None, state)
         self.executors.update((executor.id, executor) for executor in executors)
         self.spaces.update((space.space, space) for space in spaces)
         self.position = position
+        for space in self.spaces.values():
+            for listener in self._space_listeners:
+                listener(space)
 
     def put_task(self, before: TaskState | None, after: TaskState) -> None:
         """Keep the new state and everything that is looked up by it."""

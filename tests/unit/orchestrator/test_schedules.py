@@ -8,11 +8,13 @@ import pytest
 from appliance.contracts.orchestrator.v1.values import TaskSpec
 from appliance.identity.principal import SpaceRole
 from appliance.kit.errors import ApplianceError
-from appliance.testing.fakes_event_log import MemoryEventLog
+from appliance.testing.fakes_event_log import MemoryEventLog, MemoryObjectStore
 from services.orchestrator.domain import commands as cm
 from services.orchestrator.domain.events import TaskCreated
 from services.orchestrator.schedule_stamps import stamp_of
 from services.orchestrator.schedules import MOST_SCHEDULES
+from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.snapshots import Snapshots
 from tests.unit.orchestrator.schedule_bed import ANNA, SPEC, START, Box, Clock, following, person
 
 MINUTELY = {"everySeconds": 60}
@@ -295,6 +297,28 @@ async def test_an_event_that_came_while_nothing_fired_is_fired_by_a_replay_and_b
     async with following(third):
         await third.firing.fire()
         assert len([task for task in third.tasks if stamp_of(task)]) == 1
+
+
+async def test_a_start_from_a_snapshot_fires_for_events_before_and_behind_it() -> None:
+    log, store, clock = MemoryEventLog(), MemoryObjectStore(), Clock()
+
+    def snapshots(box: Box) -> Snapshots:
+        return Snapshots(box.replica, log, store, OrchestratorSettings(), {"pending": box.firing.pending})
+
+    box = Box(log, clock)
+    writing = snapshots(box)
+    async with following(box):
+        await box.desk.put(ANNA, "mend", {"event": "TaskFailed"}, SPEC)
+        clock.time += 1
+        await fail(box, "t_1")
+        await box.caught_up()
+        await writing.write()
+        await fail(box, "t_2")
+    again = Box(log, clock)
+    again.firing.restore((await snapshots(again).restore())["pending"])
+    async with following(again):
+        await again.firing.fire()
+        assert [stamp_of(task).cause for task in again.tasks if stamp_of(task)] == ["t_1", "t_2"]
 
 
 async def test_events_wait_while_the_log_is_away() -> None:
