@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,78 +83,90 @@ class Box:
 
 
 @asynccontextmanager
-async def open_box(home: Home, settings: AllSettings, catalog: ModelCatalog | None = None) -> AsyncIterator[Box]:
+async def open_box(
+    home: Home, settings: AllSettings, catalog: ModelCatalog | None = None, *, failed: Callable[[BaseException], None] = lambda _error: None
+) -> AsyncIterator[Box]:
     """Open everything in the order of need; close it in reverse. The caller holds the home's lock.
 
-    A model that cannot be loaded is left out, logged and shown by ``/readyz``; the rest of the box works.
+    A model that cannot be loaded is left out, logged and shown by ``/readyz``; the rest of the box works. ``failed`` is told of what ends the box before
+    anything is closed.
     """
     async with AsyncExitStack() as stack:
-        models_file = home.path / FILE_NAME
-        seen = file_state(models_file)
-        catalog = catalog or load_home_models(home.path)
-        audit = await stack.enter_async_context(await AuditLog.open(home.audit, load_or_create_key(home.keys)))
-        await bootstrap_admin(home.path, audit)
-        identity = await stack.enter_async_context(open_identity(home.path, audit))
-        engine = await open_database(home.database, RETRIEVAL_SCHEMA, GATEWAY_SCHEMA)
-        stack.push_async_callback(engine.dispose)
-        site_history = await copy_site_history(home.path, audit, home.audit)
+        try:
+            box = await _open(stack, home, settings, catalog)
+            yield box
+            await box.audit.append(actor="system:box", action="box.stop", resource="box:self", outcome="ok")
+        except BaseException as error:
+            failed(error)
+            raise
 
-        def load(spec: ModelSpec) -> HeldEncoder:
-            return load_encoder(spec, hub_roots(home.path), settings.embed, ModelTrust.load(home.path))
 
-        held = await asyncio.to_thread(load_or_explain, catalog.get("embed", settings.embed.model), load)
-        encoder = LiveEncoder(held)
-        stack.push_async_callback(encoder.end)
-        reranker = LexicalReranker()
-        pool = await stack.enter_async_context(ParserPool(settings.retrieval.parser_processes))
-        retrieval = await stack.enter_async_context(
-            open_retrieval(
-                blobs=home.blobs, indexes=home.indexes, engine=engine, encoder=held, model=held.identity, reranker=reranker,
-                preparer=WorkerPreparer(pool), settings=settings.retrieval, record=_recorder(audit),
-                space_exists=identity.directory.has_space,
-            )
-        )  # fmt: skip
-        purger = SpacePurger(identity.directory, retrieval.documents.purge)
-        await purger.purge_retired()  # before the first request
-        purging = asyncio.create_task(purger.run())
-        stack.push_async_callback(_end, purging)
-        models = LiveModels(
-            catalog, encoder, lambda spec: build_chat_model(spec, settings.llm, retrieval.text_index, encoder), load,
-            lambda other: retrieval.switch_encoder(other, other.identity), settings.embed.model,
-        )  # fmt: skip
-        stack.push_async_callback(models.end)
-        await models.start()
-        watch = ModelsWatch(models_file, seen, lambda: load_home_models(home.path), models.take_over, audit)
-        egress = EgressWatch(audit)
-        watching = {"models_watch": asyncio.create_task(watch.run()), "egress_watch": asyncio.create_task(egress.run())}
-        for task in watching.values():
-            stack.push_async_callback(_end, task)
-        side = await stack.enter_async_context(
-            open_task_side(home, settings.tasks, identity, audit, encoder, held.identity if held.problem is None else "", lambda: ())
+async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalog: ModelCatalog | None) -> Box:
+    models_file = home.path / FILE_NAME
+    seen = file_state(models_file)
+    catalog = catalog or load_home_models(home.path)
+    audit = await stack.enter_async_context(await AuditLog.open(home.audit, load_or_create_key(home.keys)))
+    await bootstrap_admin(home.path, audit)
+    identity = await stack.enter_async_context(open_identity(home.path, audit))
+    engine = await open_database(home.database, RETRIEVAL_SCHEMA, GATEWAY_SCHEMA)
+    stack.push_async_callback(engine.dispose)
+    site_history = await copy_site_history(home.path, audit, home.audit)
+
+    def load(spec: ModelSpec) -> HeldEncoder:
+        return load_encoder(spec, hub_roots(home.path), settings.embed, ModelTrust.load(home.path))
+
+    held = await asyncio.to_thread(load_or_explain, catalog.get("embed", settings.embed.model), load)
+    encoder = LiveEncoder(held)
+    stack.push_async_callback(encoder.end)
+    reranker = LexicalReranker()
+    pool = await stack.enter_async_context(ParserPool(settings.retrieval.parser_processes))
+    retrieval = await stack.enter_async_context(
+        open_retrieval(
+            blobs=home.blobs, indexes=home.indexes, engine=engine, encoder=held, model=held.identity, reranker=reranker,
+            preparer=WorkerPreparer(pool), settings=settings.retrieval, record=_recorder(audit),
+            space_exists=identity.directory.has_space,
         )
-        uploads = settings.gateway.upload_folder or home.uploads
-        app = create_app(
-            Dependencies(
-                authenticator=identity, sessions=identity, directory=identity.directory, audit=audit,
-                router=ChatRouter(models.served, retrieval.search), retrieval=retrieval.search,
-                documents=retrieval.documents, content=retrieval.documents,
-                threads=SqlAlchemyThreads(engine), usage=SqlAlchemyUsage(engine), models=models.cards,
-                encoder=encoder,
-                reranking=TextReranking(reranker, encoder),
-                readiness=BoxReadiness(
-                    home, engine, retrieval, encoder, models.served, {**retrieval.tasks, "space_purge": purging, **watching, **side.tasks},
-                    {"models_file": watch.readiness, "egress": egress.readiness, "site_history": _saying(site_history), **side.probes},
-                    least_free_bytes=settings.box.least_free_bytes,
-                ),
-                page_folder=PAGE_FOLDER,
-                orchestration=side.edge,
-                mcp=side.mcp,
+    )  # fmt: skip
+    purger = SpacePurger(identity.directory, retrieval.documents.purge)
+    await purger.purge_retired()  # before the first request
+    purging = asyncio.create_task(purger.run())
+    stack.push_async_callback(_end, purging)
+    models = LiveModels(
+        catalog, encoder, lambda spec: build_chat_model(spec, settings.llm, retrieval.text_index, encoder), load,
+        lambda other: retrieval.switch_encoder(other, other.identity), settings.embed.model,
+    )  # fmt: skip
+    stack.push_async_callback(models.end)
+    await models.start()
+    watch = ModelsWatch(models_file, seen, lambda: load_home_models(home.path), models.take_over, audit)
+    egress = EgressWatch(audit)
+    watching = {"models_watch": asyncio.create_task(watch.run()), "egress_watch": asyncio.create_task(egress.run())}
+    for task in watching.values():
+        stack.push_async_callback(_end, task)
+    side = await stack.enter_async_context(
+        open_task_side(home, settings.tasks, identity, audit, encoder, held.identity if held.problem is None else "", lambda: ())
+    )
+    uploads = settings.gateway.upload_folder or home.uploads
+    app = create_app(
+        Dependencies(
+            authenticator=identity, sessions=identity, directory=identity.directory, audit=audit,
+            router=ChatRouter(models.served, retrieval.search), retrieval=retrieval.search,
+            documents=retrieval.documents, content=retrieval.documents,
+            threads=SqlAlchemyThreads(engine), usage=SqlAlchemyUsage(engine), models=models.cards,
+            encoder=encoder,
+            reranking=TextReranking(reranker, encoder),
+            readiness=BoxReadiness(
+                home, engine, retrieval, encoder, models.served, {**retrieval.tasks, "space_purge": purging, **watching, **side.tasks},
+                {"models_file": watch.readiness, "egress": egress.readiness, "site_history": _saying(site_history), **side.probes},
+                least_free_bytes=settings.box.least_free_bytes,
             ),
-            settings.gateway.model_copy(update={"upload_folder": uploads}),
-        )  # fmt: skip
-        await audit.append(actor="system:box", action="box.start", resource="box:self", outcome="ok")
-        yield Box(app, identity, audit, retrieval, encoder)
-        await audit.append(actor="system:box", action="box.stop", resource="box:self", outcome="ok")
+            page_folder=PAGE_FOLDER,
+            orchestration=side.edge,
+            mcp=side.mcp,
+        ),
+        settings.gateway.model_copy(update={"upload_folder": uploads}),
+    )  # fmt: skip
+    await audit.append(actor="system:box", action="box.start", resource="box:self", outcome="ok")
+    return Box(app, identity, audit, retrieval, encoder)
 
 
 def _saying(text: str) -> Probe:

@@ -74,10 +74,11 @@ async def open_task_side(
         if executor_settings.plugins_folder is None:
             executor_settings = executor_settings.model_copy(update={"plugins_folder": home.path / "functions"})
         functions = AlgorithmicExecutor(executor_settings)
-        stores_opening = asyncio.create_task(stack.enter_async_context(open_stores(settings.orchestrator, home.path / "nats")))
-        await functions.start()
         stack.push_async_callback(functions.stop)
-        stores, _ = await stores_opening
+        starting = asyncio.create_task(functions.start())  # its process starts beside the event log's
+        stack.push_async_callback(_end, starting)
+        stores, _ = await stack.enter_async_context(open_stores(settings.orchestrator, home.path / "nats"))
+        await starting
         knowledge = await stack.enter_async_context(
             open_knowledge(
                 folder=home.path / "knowledge", encoder=encoder, has_space=identity.directory.has_space, record=_recorder(audit),

@@ -330,8 +330,7 @@ class FunctionProcess:
         if self._process is None:
             self._board.close()
             return
-        if self._burial is None and self._channel.is_closed:
-            self._on_lost(None)
+        self._on_lost(None)  # the connection may not be there yet, or may never have been
         await self.gone.wait()
 
 
