@@ -19,6 +19,7 @@ from services.orchestrator.domain import commands as cm
 from services.orchestrator.domain.events import Envelope
 from services.orchestrator.domain.registry import ExecutorState
 from services.orchestrator.domain.task_state import TaskState
+from services.orchestrator.offers import offer_of
 from services.orchestrator.replica import Replica
 from services.orchestrator.scheduling.execution_history import ExecutionHistory
 from services.orchestrator.scheduling.ready_queue import ReadyQueue
@@ -46,9 +47,7 @@ class Dispatch:
         preferred: what the classifier says of a task (None: nothing).
     """
 
-    def __init__(
-        self, replica: Replica, queue: ReadyQueue, history: ExecutionHistory, preferred: Callable[[TaskState], ReadyTask]
-    ) -> None:
+    def __init__(self, replica: Replica, queue: ReadyQueue, history: ExecutionHistory, preferred: Callable[[TaskState], ReadyTask]) -> None:
         self.queue = queue
         self.wanted = asyncio.Event()
         self.to_fail: dict[str, str] = {}
@@ -97,16 +96,23 @@ class Dispatch:
             try:
                 return await self.assign(task_id, executor, terms, by=by)
             except ApplianceError as error:
-                self._put_back(task_id)
                 if error.code not in {"task_state", "not_found"}:
                     raise
         return None
 
+    def next_for(self, executor: ExecutorState, load: int) -> str | None:
+        """Take the task that a local executor shall claim out of the queue; None when there is none."""
+        return self.queue.pop(offer_of(executor, load, None), self._replica.now())
+
     async def assign(self, task_id: str, executor: ExecutorState, terms: ClaimTerms, *, by: str) -> TaskState:
-        """Claim a certain task; raises ``task_state`` when it is not free."""
+        """Claim a certain task; raises ``task_state`` when it is not free. What could not be claimed is put where it belongs."""
         state = self._projection.tasks.get(task_id)
         command = self.assignment(executor, terms, dependencies_met=state is not None and task_id not in self._projection.unmet)
-        return await self._replica.execute(task_id, None, command, by=by)
+        try:
+            return await self._replica.execute(task_id, None, command, by=by)
+        except ApplianceError:
+            self._put_back(task_id)
+            raise
 
     def assignment(self, executor: ExecutorState, terms: ClaimTerms, *, dependencies_met: bool) -> cm.Assign:
         """The command for a claim."""

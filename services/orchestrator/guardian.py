@@ -21,14 +21,14 @@ from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.orchestrator.dispatch import Dispatch
 from services.orchestrator.domain import commands as cm
-from services.orchestrator.domain.events import ApprovalRequested, Assigned, Envelope, ExecutorStatusChanged, Resumed
+from services.orchestrator.domain.events import ApprovalRequested, Assigned, Envelope, ExecutorStatusChanged, Reopened, Resumed
 from services.orchestrator.domain.registry import ExecutorState
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.ports import Leases
 from services.orchestrator.replica import Replica
 
 TICK_SECONDS: Final = 0.1
-AT_ONCE: Final = 256
+AT_ONCE: Final = 1024
 BY: Final = "system:clock"
 _log = get_logger(__name__)
 
@@ -42,7 +42,8 @@ class Guardian:
         leases: signs of life of executors.
         most_losses: see the settings.
         lease_seconds: of the box's own executors; how long a sign of life lasts at least by the monotonic clock.
-        attempt_seconds: longest attempt unless the task says otherwise (external executors; the box's own are timed where they run).
+        attempt_seconds: longest attempt unless the task says otherwise (external executors; the box's own are timed where they run, which also stops
+            the clock while a person is asked: a task with questions is left to its lease here).
     """
 
     def __init__(
@@ -67,8 +68,8 @@ class Guardian:
         """Note what the projection has; from here on :meth:`changed` does."""
         for state in self._projection.tasks.values():
             self._note(state)
-            for approval in state.pending_approvals:
-                self._at(approval.expires_at, "approval", state.id)
+            if state.is_held and state.assigned_at is not None:
+                self._at(state.assigned_at + self._limit(state), "attempt", state.id)
 
     def changed(self, before: TaskState | None, after: TaskState, envelope: Envelope) -> None:
         """A listener of the projection."""
@@ -77,11 +78,10 @@ class Guardian:
         for event in envelope.events:
             if isinstance(event, ApprovalRequested):
                 self._at(event.expires_at, "approval", after.id)
-            elif isinstance(event, Resumed):  # questions waited with the task
-                for approval in after.pending_approvals:
-                    self._at(approval.expires_at, "approval", after.id)
+            elif isinstance(event, (Resumed, Reopened)):  # its deadline and its questions count again
+                self._note(after)
             elif isinstance(event, Assigned) and after.is_held:
-                self._at(envelope.at + (after.timeout_seconds or self._attempt_seconds) + self._lease_seconds, "attempt", after.id)
+                self._at(envelope.at + self._limit(after), "attempt", after.id)
                 executor = self._projection.executors.get(event.executor)
                 if executor is not None and event.incarnation < executor.incarnation:
                     self._void[after.id] = None
@@ -132,6 +132,11 @@ class Guardian:
     def _note(self, state: TaskState) -> None:
         if not state.is_terminal:
             self._at(state.deadline, "deadline", state.id)
+            for approval in state.pending_approvals:
+                self._at(approval.expires_at, "approval", state.id)
+
+    def _limit(self, state: TaskState) -> float:
+        return (state.timeout_seconds or self._attempt_seconds) + self._lease_seconds
 
     def _at(self, due: float | None, kind: str, task_id: str) -> None:
         if due is not None:
@@ -171,9 +176,9 @@ class Guardian:
                 commands.append((task_id, cm.PassDeadline()))
             elif kind == "approval":
                 commands += [(task_id, cm.ExpireApproval(approval=one.id)) for one in state.pending_approvals]
-            elif state.is_held and state.assigned_at is not None:
-                limit = (state.timeout_seconds or self._attempt_seconds) + self._lease_seconds
-                if state.status is not TaskStatus.AWAITING_APPROVAL and state.assigned_at + limit <= now:
+            elif state.is_held and state.assigned_at is not None and not state.approvals:
+                due = state.assigned_at + self._limit(state)
+                if due <= now:
                     commands.append((task_id, self._expiry(state, "timeout")))
         await self._together(commands)
 

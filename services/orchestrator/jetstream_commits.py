@@ -32,7 +32,7 @@ from services.orchestrator.ports import Entry
 _IN_FLIGHT_ON_ONE: Final = 2
 _IN_FLIGHT_ON_MORE: Final = 3
 _BATCH_ENTRIES: Final = 256
-_FEW_ON_ONE: Final = 8
+_FEW_ON_ONE: Final = 10
 _FEW_ON_MORE: Final = 1
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 _ANSWER_SECONDS: Final = 3.0
@@ -57,6 +57,8 @@ class Commits:
         self._waiting_bytes = 0
         self._busy: set[str] = set()
         self._in_flight = 0
+        self._batches = 0
+        self._singles = 0
         self._sent: set[Unit] = set()
         self._flush_due = False
         self._batch_name = secrets.token_hex(4)
@@ -109,11 +111,15 @@ class Commits:
 
     def _flush(self) -> None:
         self._flush_due = False
-        while self._waiting and self._in_flight < self._most_in_flight and self._connection.usable:
+        while self._waiting and self._has_room() and self._connection.usable:
             units = self._take()
             if not units:
                 return
             self._send(units)
+
+    def _has_room(self) -> bool:
+        """Whether another group may go; few entries, with no batch to join, never wait for those before them."""
+        return self._in_flight < self._most_in_flight or (not self._batches and self._singles + len(self._waiting) <= self._few)
 
     def _take(self) -> list[Unit]:
         """Units for one batch: none of their subjects is under way, or waits before them."""
@@ -148,18 +154,23 @@ class Commits:
             return
         entries = units[0].entries if len(units) == 1 else [entry for unit in units for entry in unit.entries]
 
+        self._batches += 1
+
         def answered(ack: PubAck | None) -> None:
             self._in_flight -= 1
+            self._batches -= 1
             self._answered(units, len(entries), ack)
 
         self._publish(entries, answered)
 
     def _send_singly(self, units: list[Unit]) -> None:
         left = len(units)
+        self._singles += left
 
         def answered(unit: Unit, ack: PubAck | None) -> None:
             nonlocal left
             left -= 1
+            self._singles -= 1
             if not left:
                 self._in_flight -= 1
             self._answered([unit], 1, ack)

@@ -77,6 +77,7 @@ def _secrets_in(folder: Path) -> NatsSecrets:
 
 @asynccontextmanager
 async def open_stores_on(address: JetStreamAddress, settings: OrchestratorSettings) -> AsyncIterator[tuple[Stores, JetStreamConnection]]:
+    """The stores on servers that run already."""
     async with open_jetstream(address, f"orchestrator-{settings.replica}") as connection, open_event_log(connection) as log:
         objects = await JetStreamObjectStore.open(connection, max_bytes=settings.max_object_bytes)
         leases = await JetStreamLeases.open(connection)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -25,7 +25,7 @@ from services.orchestrator.domain.events import Assigned, Envelope, ExecutorRegi
 from services.orchestrator.domain.registry import ExecutorState
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.offers import offer_of
-from services.orchestrator.ports import ContinueLaterError, ExecutionFailedError, ExecutionResult, ExecutorAdapter, Leases
+from services.orchestrator.ports import ContinueLaterError, ExecutionFailedError, ExecutorAdapter, Leases
 from services.orchestrator.replica import Replica
 from services.orchestrator.scheduling.ready_task import takes
 from services.orchestrator.views import task_view
@@ -34,7 +34,7 @@ RENEWALS_PER_LEASE: Final = 3
 RETRY_SECONDS: Final = 0.25
 _log = get_logger(__name__)
 MakeContext = Callable[[TaskState, str], ClaimContext]
-Verify = Callable[[TaskState, msgspec.Raw], None]
+Verify = Callable[[TaskState, msgspec.Raw], Awaitable[None]]
 
 
 class LocalExecutor:
@@ -193,19 +193,24 @@ class LocalExecutors:
     def _claim_all(self, executor: LocalExecutor) -> None:
         if executor.state is None:
             return
-        for _ in range(min(executor.free, len(self._dispatch.queue))):
+        while executor.free > 0:
+            task_id = self._dispatch.next_for(executor.state, len(executor.running))
+            if task_id is None:
+                return
             executor.claiming += 1
-            task = asyncio.get_running_loop().create_task(self._claim_one(executor, executor.state))
+            task = asyncio.get_running_loop().create_task(self._claim_one(executor, executor.state, task_id))
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
 
-    async def _claim_one(self, executor: LocalExecutor, state: ExecutorState) -> None:
+    async def _claim_one(self, executor: LocalExecutor, state: ExecutorState, task_id: str) -> None:
         try:
-            offer = offer_of(state, len(executor.running), None)
-            await self._dispatch.claim(state, offer, self._terms, by=executor.by)
+            await self._dispatch.assign(task_id, state, self._terms, by=executor.by)
         except ApplianceError as error:
-            _log.warning("claim_failed", executor=executor.id, code=error.code, error=error.message)
-            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._dispatch.wanted.set)
+            if error.code in {"task_state", "not_found"}:
+                self._dispatch.wanted.set()  # another replica was faster: the next one, please
+            else:
+                _log.warning("claim_failed", executor=executor.id, code=error.code, error=error.message)
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._dispatch.wanted.set)
         finally:
             executor.claiming -= 1
 
@@ -248,7 +253,8 @@ class LocalExecutors:
         try:
             async with context.clock.limit(state.timeout_seconds or self._attempt_seconds):
                 done = await executor.adapter.execute(view, context)
-            return self._completion(state, context, done)
+            await self._verify(state, done.result)
+            return cm.Complete(token=state.token, result=done.result, metrics=_raw(done.metrics), steps=context.outstanding)
         except ExecutionFailedError as failure:
             error = TaskError(code=failure.code, message=str(failure)[:2000], diagnostics=_raw(failure.diagnostics))
             return _failure(state, error, retryable=failure.retryable)
@@ -265,10 +271,6 @@ class LocalExecutors:
         except Exception as error:
             _log.exception("executor_broke", task=state.id, executor=executor.id)
             return _failure(state, TaskError(code="executor_failed", message=f"the executor broke: {type(error).__name__}"))
-
-    def _completion(self, state: TaskState, context: ClaimContext, done: ExecutionResult) -> cm.Command:
-        self._verify(state, done.result)
-        return cm.Complete(token=state.token, result=done.result, metrics=_raw(done.metrics), steps=context.outstanding)
 
     async def _deliver(self, state: TaskState, command: cm.Command, by: str) -> None:
         """Report until the log has it or the claim has ended."""

@@ -203,6 +203,8 @@ class Replica:
         for index, command in enumerate(commands):
             fresh = decide(tentative, command, now)
             events += fresh
+            if not fresh and isinstance(command, cm.Create):
+                break  # it was there already: what follows was meant for a new task
             if fresh and index + 1 < len(commands):
                 step = Envelope(v=SCHEMA_VERSION, at=now, by=by, events=tuple(fresh))
                 tentative = apply_envelope(tentative, task_id, step, tentative.seq + 1 if tentative else 1)

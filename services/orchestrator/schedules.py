@@ -7,7 +7,7 @@ change or delete another's, to change its tasks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -41,7 +41,7 @@ class ScheduleDesk:
     """
 
     def __init__(
-        self, replica: Replica, firing: Firing, settings: OrchestratorSettings, check_spec: Callable[[TaskSpec], None] | None = None
+        self, replica: Replica, firing: Firing, settings: OrchestratorSettings, check_spec: Callable[[TaskSpec], Awaitable[None]] | None = None
     ) -> None:
         self._replica = replica
         self._firing = firing
@@ -55,6 +55,8 @@ class ScheduleDesk:
             ApplianceError: ``not_found`` (the space), ``forbidden``, ``task_invalid``, ``too_large``.
         """
         require(principal, Verb.CREATE, Resource.TASK, space=spec.space, what="space")
+        if self._check_spec is not None:
+            await self._check_spec(spec)
         changed = self._checked(name, trigger, spec, principal.account)
 
         def decide(space: SpaceState) -> Sequence[ScheduleChanged]:
@@ -106,8 +108,6 @@ class ScheduleDesk:
             raise _invalid("the task of a schedule has no dependencies, key or deadline: it is made again and again (a limit is timeoutSeconds)")
         parse_trigger(trigger, self._replica.now())
         plan((spec,), owner, self._settings.max_input_bytes, self._replica.now())
-        if self._check_spec is not None:
-            self._check_spec(spec)
         body = msgspec.json.encode(spec)
         if len(body) > MOST_SPEC_BYTES:
             raise ApplianceError("too_large", f"the task of a schedule has at most {MOST_SPEC_BYTES} bytes", hint="put large data into a document")

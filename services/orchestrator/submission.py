@@ -40,7 +40,8 @@ def plan(specs: Sequence[TaskSpec], owner: str, max_input_bytes: int, now: float
     """
     for number, spec in enumerate(specs):
         _check(spec, number, max_input_bytes, now)
-    ids = [derived_id(TASK, spec.space, owner, spec.key) if spec.key is not None else new_id(TASK) for spec in specs]
+    scope = () if parent is None else (parent,)  # a delegated task's key is its parent's own business
+    ids = [derived_id(TASK, spec.space, owner, *scope, spec.key) if spec.key is not None else new_id(TASK) for spec in specs]
     by_key: dict[str, str] = {}
     for spec, task_id in zip(specs, ids, strict=True):
         if spec.key is not None and by_key.setdefault(spec.key, task_id) != task_id:

@@ -1,7 +1,11 @@
-"""Inputs and results against the schemas that were declared for them: the task's output schema, the executor's input and output schemas."""
+"""Inputs and results against the schemas that were declared for them: the task's output schema, the executor's input and output schemas.
+
+Checks run in threads: one may take up to a second (``schema_check`` bounds it), and the loop never waits on a CPU.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -22,10 +26,10 @@ class Verification:
         self._projection = projection
         self._checker = checker
 
-    def spec(self, spec: TaskSpec) -> None:
+    async def spec(self, spec: TaskSpec) -> None:
         """Raise ``task_invalid`` when the output schema cannot be used, or when no executor that takes the type takes this input."""
         if spec.output_schema is not None:
-            self._checker.check_schema(bytes(spec.output_schema))
+            await asyncio.to_thread(self._checker.check_schema, bytes(spec.output_schema))
         refusal: ApplianceError | None = None
         for executor in self._projection.executors.values():
             if executor.gone or not _takes(executor.capabilities, spec):
@@ -34,21 +38,22 @@ class Verification:
             if schema is None:
                 return
             try:
-                self._checker.check_input(encoded(schema), bytes(spec.input_data))
+                await asyncio.to_thread(self._checker.check_input, encoded(schema), bytes(spec.input_data))
                 return
             except ApplianceError as error:
                 refusal = error
         if refusal is not None:
             raise refusal
 
-    def result(self, state: TaskState, result: msgspec.Raw) -> None:
+    async def result(self, state: TaskState, result: msgspec.Raw) -> None:
         """Raise ``result_invalid`` when the result is not what the task, or its executor's own promise, says it is."""
-        if state.output_schema is not None:
-            self._checker.check_result(bytes(state.output_schema), bytes(result))
+        schemas = [] if state.output_schema is None else [bytes(state.output_schema)]
         executor = self._projection.executors.get(state.executor) if state.executor is not None else None
-        schema = schema_for(executor.capabilities.output_schema, state.type) if executor is not None else None
-        if schema is not None:
-            self._checker.check_result(encoded(schema), bytes(result))
+        promised = schema_for(executor.capabilities.output_schema, state.type) if executor is not None else None
+        if promised is not None:
+            schemas.append(encoded(promised))
+        for schema in schemas:
+            await asyncio.to_thread(self._checker.check_result, schema, bytes(result))
 
 
 def schema_for(declared: dict[str, Any], task_type: str) -> dict[str, Any] | None:

@@ -56,9 +56,7 @@ class ApprovalDesk:
         await self._readable(principal, approval_id)
         return request
 
-    async def list(
-        self, principal: Principal, *, pending_only: bool = True, space: str | None = None, limit: int = 100
-    ) -> Sequence[ApprovalRequest]:
+    async def list(self, principal: Principal, *, pending_only: bool = True, space: str | None = None, limit: int = 100) -> Sequence[ApprovalRequest]:
         """See the contract."""
         tasks = self._replica.projection.tasks
         ids = dict.fromkeys(self._questions.pending.values()) if pending_only else tasks
@@ -67,9 +65,7 @@ class ApprovalDesk:
             state = tasks.get(task_id)
             if state is None or not state.approvals or (space is not None and state.space != space) or not self._may_read(principal, state):
                 continue
-            found += [
-                approval_view(state, one) for one in state.approvals if not pending_only or one.status is ApprovalStatus.PENDING
-            ]
+            found += [approval_view(state, one) for one in state.approvals if not pending_only or one.status is ApprovalStatus.PENDING]
         return sorted(found, key=lambda one: one.requested_at)[: min(max(limit, 1), MOST_LISTED)]
 
     async def decide(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from appliance.contracts.orchestrator.v1.values import Task, TaskSpec
 from appliance.identity.permissions import Resource, Verb
@@ -17,7 +17,7 @@ from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.submission import Planned, plan
 from services.orchestrator.views import task_view
 
-CheckSpec = Callable[[TaskSpec], None]
+CheckSpec = Callable[[TaskSpec], Awaitable[None]]
 
 
 class SubmitTasks:
@@ -31,9 +31,7 @@ class SubmitTasks:
         check_spec: raises ``task_invalid`` for schemas that cannot be used and inputs that nobody takes.
     """
 
-    def __init__(
-        self, replica: Replica, rights: Rights, local: LocalExecutors, settings: OrchestratorSettings, check_spec: CheckSpec
-    ) -> None:
+    def __init__(self, replica: Replica, rights: Rights, local: LocalExecutors, settings: OrchestratorSettings, check_spec: CheckSpec) -> None:
         self._replica = replica
         self._rights = rights
         self._local = local
@@ -53,7 +51,7 @@ class SubmitTasks:
         """The same after the rights were checked; ``parent`` for a delegated task."""
         self._check_room(specs)
         for spec in specs:
-            self._check_spec(spec)
+            await self._check_spec(spec)
         planned = plan(specs, owner, self._settings.max_input_bytes, self._replica.now(), parent)
         await self._check_outside(principal, planned)
         states = await self._make_all(planned, by)
@@ -97,7 +95,9 @@ class SubmitTasks:
         for dependency in dict.fromkeys(one for task in planned for one in task.outside):
             state = await self._replica.state(dependency) if dependency.startswith("t_") and len(dependency) < 64 else None
             if state is None or not self._rights.may_read(principal, state):
-                raise ApplianceError("task_invalid", f"there is no task {dependency[:80]!r} to depend on", hint="use ids of tasks, or keys of this submission")
+                raise ApplianceError(
+                    "task_invalid", f"there is no task {dependency[:80]!r} to depend on", hint="use ids of tasks, or keys of this submission"
+                )
             if state.is_terminal and dependency not in self._replica.projection.tasks:
                 self._replica.projection.put_task(None, state)
 

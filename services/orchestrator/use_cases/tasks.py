@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +12,7 @@ from appliance.contracts.orchestrator.v1.api import TaskFilter
 from appliance.contracts.orchestrator.v1.values import Task, TaskEvent, TaskSpec
 from appliance.identity.permissions import Aspect, Resource, Verb
 from appliance.identity.principal import Principal
+from appliance.identity.task_rights import reach
 from appliance.kit.errors import ApplianceError
 from services.orchestrator.domain import commands as cm
 from services.orchestrator.domain.events import TaskCreated
@@ -28,6 +30,7 @@ MOST_LISTED: Final = 500
 MOST_IN_GRAPH: Final = 1_000
 MOST_WAIT_SECONDS: Final = 300.0
 MOST_REOPENED: Final = 1_000
+BREATH_EVERY: Final = 5_000
 
 
 class TaskDesk:
@@ -54,12 +57,17 @@ class TaskDesk:
         """See the contract. Ended tasks that have left memory are not listed; they are found by id."""
         found: list[Task] = []
         skipping = where.before is not None
-        for task_id in reversed(self._projection.tasks):
+        within = reach(principal, Resource.TASK)
+        for number, task_id in enumerate(reversed(list(self._projection.tasks)), 1):
+            if not number % BREATH_EVERY:
+                await asyncio.sleep(0)
             if skipping:
                 skipping = task_id != where.before
                 continue
-            state = self._projection.tasks[task_id]
-            if _matches(state, where) and self._rights.may_read(principal, state):
+            state = self._projection.tasks.get(task_id)
+            if state is None or not _matches(state, where) or not (within.everything or within.own or state.space in within.spaces):
+                continue
+            if within.everything or self._rights.may_read(principal, state):
                 found.append(task_view(state, self._projection))
                 if len(found) >= min(max(where.limit, 1), MOST_LISTED):
                     break
@@ -99,10 +107,12 @@ class TaskDesk:
     async def cancel(self, principal: Principal, task_id: str, reason: str = "") -> Task:
         """See the contract. Children that were delegated end with it."""
         state = await self._steer(principal, task_id, Aspect.STATUS, cm.Cancel(reason=_short(reason)))
-        for child in list(self._projection.children.get(task_id, ())):
+        ahead = list(self._projection.children.get(task_id, ()))
+        for child in ahead:
             known = self._projection.tasks.get(child)
             if known is not None and not known.is_terminal:
-                await self._replica.execute(child, None, cm.Cancel(reason=f"its parent {task_id} was cancelled"), by=principal.subject)
+                await self._replica.execute(child, None, cm.Cancel(reason=f"its ancestor {task_id} was cancelled"), by=principal.subject)
+            ahead += self._projection.children.get(child, ())
         return self._view(principal, state)
 
     async def pause(self, principal: Principal, task_id: str) -> Task:
@@ -125,9 +135,7 @@ class TaskDesk:
                     ahead.append(dependent)
         return self._view(principal, state)
 
-    async def fork(
-        self, principal: Principal, task_id: str, checkpoint_id: str | None = None, input_data: msgspec.Raw | None = None
-    ) -> Task:
+    async def fork(self, principal: Principal, task_id: str, checkpoint_id: str | None = None, input_data: msgspec.Raw | None = None) -> Task:
         """See the contract."""
         state = await self._readable(principal, task_id)
         self._rights.require_in_space(principal, Verb.CREATE, Resource.TASK, state.space)
@@ -184,4 +192,3 @@ def _json(raw: msgspec.Raw) -> object:
     except (msgspec.DecodeError, RecursionError) as exc:
         raise ApplianceError("malformed_json", "inputData is not JSON") from exc
     return value
-

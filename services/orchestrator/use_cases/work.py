@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -39,7 +39,7 @@ from services.orchestrator.views import task_view
 
 MOST_WAIT_SECONDS: Final = 60.0
 MOST_STEPS_AT_ONCE: Final = 100
-Verify = Callable[[TaskState, msgspec.Raw], None]
+Verify = Callable[[TaskState, msgspec.Raw], Awaitable[None]]
 
 
 class WorkDesk:
@@ -109,7 +109,7 @@ class WorkDesk:
         self._check_size("result", len(bytes(result)), self._settings.max_result_bytes)
         self._check_size("metrics", len(bytes(metrics or EMPTY)), 65_536)
         if not state.is_terminal:
-            self._verify(state, result)
+            await self._verify(state, result)
         return await self._done(principal, task_id, cm.Complete(token=token, result=result, metrics=metrics or EMPTY))
 
     async def fail(
