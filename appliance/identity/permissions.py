@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from appliance.identity import roles
@@ -168,14 +169,19 @@ def may(principal: Principal, verb: Verb, resource: Resource, *, space: str | No
             (checkpoint, approval request, child task): whether the task is.
         aspect: which part an update changes; ignored with other verbs.
     """
-    return granted(principal, verb, resource, space=space, own=own, aspect=aspect) is not None
+    return any(row.allows(principal, verb, resource, space=space, own=own, aspect=aspect) for row in rows_of(principal))
 
 
 def rows_of(principal: Principal) -> tuple[Grant, ...]:
     """Every row that speaks of the caller: who is an agent or operator has no member's rights besides."""
-    held = principal.roles & roles.ALL
-    effective = held - {roles.MEMBER} if held & roles.SPECIAL else held
-    return tuple(row for role in effective for row in _BY_ROLE[role])
+    return _rows_held(principal.roles)
+
+
+@lru_cache(maxsize=256)  # asked several times for every task; there are few combinations of roles
+def _rows_held(held: frozenset[str]) -> tuple[Grant, ...]:
+    known = held & roles.ALL
+    effective = known - {roles.MEMBER} if known & roles.SPECIAL else known
+    return tuple(row for role in sorted(effective) for row in _BY_ROLE[role])
 
 
 def granted(

@@ -5,6 +5,7 @@ A subject is made of tokens between dots. Space names may hold dots: they are wr
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from appliance.kit.errors import ApplianceError
@@ -16,6 +17,7 @@ _FORBIDDEN: Final = frozenset(" \t\r\n\0*>+")
 _LONGEST: Final = 200
 
 
+@lru_cache(maxsize=16_384)  # a task's subject is built for each of its entries
 def subject_token(text: str) -> str:
     """``text`` as one token.
 
