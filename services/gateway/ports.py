@@ -15,8 +15,8 @@ from appliance.contracts.retrieval.v1.documents import DocumentContent, Document
 from appliance.contracts.router.v1.api import CitationEvent, Router
 from appliance.identity.domain import Member, Space, TokenPair
 from appliance.identity.principal import Principal, SpaceRole
-from services.gateway.domain import Check, ModelCard, ModelKind, Thread, ThreadMessage, UsageRow
 from services.gateway.asgi import AsgiApp
+from services.gateway.domain import Check, ModelCard, ModelKind, Thread, ThreadMessage, UsageRow
 from services.gateway.orchestration import Orchestration
 
 
