@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export PATH := $(VENV)/bin:$(PATH)
 BENCH_ARGS := $(if $(JSON),--json $(JSON)) $(if $(DATA),--data $(DATA))
 
-.PHONY: help up down setup setup-test test test-site prove bundle lint bench lock clean
+.PHONY: help up down setup setup-test test test-site chaos prove bundle lint bench peers lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ bundle: setup ## seal the embedded bundle: OUT=dist/embedded.bundle
 test-site: setup-test ## bare host (debootstrap, systemd-nspawn, no network) → Ansible → smoke → upgrade → rollback; needs root, minutes
 	@$(PY) -m pytest -m site -p no:xdist -s --timeout 1800 tests/integration
 
+chaos: setup-test ## seeded faults against real servers and processes, a checker afterwards: SEEDS=20 SEED=1; minutes a seed
+	@$(PY) -m tests.chaos.run --seeds $(or $(SEEDS),1) $(if $(SEED),--seed $(SEED))
+
 prove: setup ## install → smoke → chat → upgrade → rollback in three kinds of closed network; needs root, minutes
 	@appliance prove-airgap
 
@@ -45,6 +48,9 @@ bench: setup-test ## every benchmark; each also as `make bench-NAME [JSON=FILE] 
 
 bench-%: setup-test
 	@$(PY) -m bench.$(subst -,_,$*) $(BENCH_ARGS)
+
+peers: ## what `make bench-tasks` compares with, under /opt/peers (measured only, never shipped)
+	@scripts/setup_peers.sh
 
 lock: ## resolve pyproject.toml into requirements/*.lock again (needs `uv` from the package index)
 	@scripts/lock.sh
