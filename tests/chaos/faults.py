@@ -128,7 +128,7 @@ class Faults:
         flipped = flip_bits(server, self._rng, 3)
         self._said(f"{server.node.name} is down, {flipped} bits flipped in its blocks")
         await asyncio.sleep(fault.seconds / 2)
-        await server.start()
+        await self._bring_back(server)
 
     async def jump_clock(self, fault: Fault) -> None:
         replica = self._replica(fault)
@@ -157,7 +157,17 @@ class Faults:
         self._said(f"kill -9 of {what}: {', '.join(server.node.name for server in servers)}")
         await asyncio.gather(*(server.kill() for server in servers))
         await asyncio.sleep(fault.seconds / 2)
-        await asyncio.gather(*(server.start() for server in servers))
+        await asyncio.gather(*(self._bring_back(server) for server in servers))
+
+    async def _bring_back(self, server: NatsServer) -> None:
+        """As a supervisor does: again when it dies at once."""
+        for _ in range(5):
+            try:
+                await server.start()
+                return
+            except ApplianceError as error:
+                self._said(f"{server.node.name} did not start: {error.message}")
+        await server.start()
 
     async def _leader(self, what: str) -> NatsServer:
         """The node that leads now; any one when nobody can tell."""
