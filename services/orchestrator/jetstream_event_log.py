@@ -1,4 +1,7 @@
-"""The event log on JetStream: stream ``TASKS``. Owns its settings and the checks of what is appended; committing, reading and feeding lie beside."""
+"""The event log on JetStream: stream ``TASKS``, or another with the same promises. Owns its settings and the checks of what is appended.
+
+Committing, reading and feeding lie beside.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,10 @@ _AGAIN_SECONDS: Final = 0.1
 class JetStreamEventLog:
     """``services.orchestrator.ports.EventLog``. Make it with :func:`open_event_log`."""
 
-    def __init__(self, connection: JetStreamConnection) -> None:
+    def __init__(self, connection: JetStreamConnection, stream: str = STREAM) -> None:
         self._connection = connection
-        self._reader = StreamReader(connection, STREAM, replicas=connection.address.replicas)
+        self._stream = stream
+        self._reader = StreamReader(connection, stream, replicas=connection.address.replicas)
         self._commits = Commits(connection, self._reader)
         self._id_prefix = secrets.token_hex(6)
         self._ids = count(1)
@@ -62,7 +66,7 @@ class JetStreamEventLog:
         while True:
             await self._check_reachable(position)
             with contextlib.suppress(FeedInterruptedError, ApiError):
-                async with open_feed(self._connection, STREAM, {"deliver_policy": "by_start_sequence", "opt_start_seq": position + 1}) as feed:
+                async with open_feed(self._connection, self._stream, {"deliver_policy": "by_start_sequence", "opt_start_seq": position + 1}) as feed:
                     async for batch in feed.batches():
                         if batch:
                             position = batch[-1].sequence
@@ -77,7 +81,7 @@ class JetStreamEventLog:
         elif keep:
             request["keep"] = keep
         try:
-            await self._connection.api(f"STREAM.PURGE.{STREAM}", request)
+            await self._connection.api(f"STREAM.PURGE.{self._stream}", request)
         except ApiError as exc:
             raise ApplianceError("unavailable", f"the event log does not purge: {exc}") from exc
 
@@ -127,7 +131,7 @@ class JetStreamEventLog:
 
     async def _info(self) -> dict[str, Any]:
         try:
-            return await self._connection.api(f"STREAM.INFO.{STREAM}")
+            return await self._connection.api(f"STREAM.INFO.{self._stream}")
         except ApiError as exc:
             raise ApplianceError("unavailable", f"the event log is gone: {exc}") from exc
 
@@ -164,8 +168,16 @@ def _is_line(text: str) -> bool:
 
 
 @asynccontextmanager
-async def open_event_log(connection: JetStreamConnection) -> AsyncIterator[JetStreamEventLog]:
+async def open_event_log(
+    connection: JetStreamConnection, stream: str = STREAM, kinds: Sequence[str] = (TASKS, EXECUTORS, SPACES), *, max_bytes: int | None = None
+) -> AsyncIterator[JetStreamEventLog]:
     """The log for the length of a block; its stream is made on first use.
+
+    Args:
+        connection: to the servers.
+        stream: its name.
+        kinds: first tokens of its subjects; no other stream has them.
+        max_bytes: of the stream on each server; the address says it when None.
 
     Raises:
         ApplianceError: ``log_unsafe``, ``unavailable``.
@@ -173,12 +185,12 @@ async def open_event_log(connection: JetStreamConnection) -> AsyncIterator[JetSt
     address = connection.address
     await connection.ensure_stream(
         {
-            "name": STREAM, "subjects": [f"{TASKS}.>", f"{EXECUTORS}.>", f"{SPACES}.>"], "retention": "limits", "discard": "new", "storage": "file",
-            "num_replicas": address.replicas, "max_bytes": address.max_bytes, "duplicate_window": _DUPLICATE_WINDOW_NANOSECONDS,
+            "name": stream, "subjects": [f"{kind}.>" for kind in kinds], "retention": "limits", "discard": "new", "storage": "file",
+            "num_replicas": address.replicas, "max_bytes": max_bytes or address.max_bytes, "duplicate_window": _DUPLICATE_WINDOW_NANOSECONDS,
             "allow_direct": True, "allow_atomic": True, "compression": "none",
         }
     )  # fmt: skip
-    log = JetStreamEventLog(connection)
+    log = JetStreamEventLog(connection, stream)
     try:
         yield log
     finally:

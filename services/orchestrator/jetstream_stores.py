@@ -53,18 +53,21 @@ async def open_stores(settings: OrchestratorSettings, folder: Path) -> AsyncIter
         ApplianceError: ``log_unsafe`` when a server is too old or not proved to sync; ``unavailable``; ``settings_invalid``; ``home_invalid``.
     """
     if settings.nats_urls:
-        async with open_stores_on(_site(settings), settings) as opened:
+        async with open_stores_on(site_address(settings), settings) as opened:
             yield opened
         return
-    async with own_server(folder, settings.max_log_bytes, settings.max_object_bytes) as address, open_stores_on(address, settings) as opened:
+    async with (
+        own_server(folder, settings.max_log_bytes, settings.max_object_bytes, settings.max_graph_bytes) as address,
+        open_stores_on(address, settings) as opened,
+    ):
         yield opened
 
 
 @asynccontextmanager
-async def own_server(folder: Path, max_log_bytes: int, max_object_bytes: int) -> AsyncIterator[JetStreamAddress]:
+async def own_server(folder: Path, max_log_bytes: int, max_object_bytes: int, max_graph_bytes: int = 0) -> AsyncIterator[JetStreamAddress]:
     """A ``nats-server`` child with its store in ``folder``, on a free loopback port, for this process only (its password is in the folder)."""
     secrets = await asyncio.to_thread(_secrets_in, folder)
-    node = NatsNode("box", folder, 0, secrets, max_log_bytes + max_object_bytes + _LEASES_BYTES)
+    node = NatsNode("box", folder, 0, secrets, max_log_bytes + max_object_bytes + max_graph_bytes + _LEASES_BYTES)
     async with run_nats_server(node) as server:
         box = NatsAddress((("127.0.0.1", server.node.port),), "box", secrets.box, owner=os.geteuid())
         yield JetStreamAddress(box, "system", secrets.system, 1, max_log_bytes, store=folder)
@@ -84,7 +87,8 @@ async def open_stores_on(address: JetStreamAddress, settings: OrchestratorSettin
         yield Stores(log, objects, leases), connection
 
 
-def _site(settings: OrchestratorSettings) -> JetStreamAddress:
+def site_address(settings: OrchestratorSettings) -> JetStreamAddress:
+    """Where a site's servers are. Raises ApplianceError ``settings_invalid``."""
     path = settings.nats_credentials_file
     if path is None:
         raise ApplianceError("settings_invalid", "APPLIANCE_ORCHESTRATOR_NATS_CREDENTIALS_FILE is not set", hint="it names the users of the servers")

@@ -30,6 +30,7 @@ class OrchestratorSettings(ServiceSettings):
         keep_terminal: ended tasks kept in memory; the log has the others.
         retention_days: how long the log keeps ended tasks; ``max_log_bytes`` may end it earlier.
         max_object_bytes: snapshots and checkpoints together.
+        max_graph_bytes: threads of LangGraph graphs; room for them is kept whether there are any or not.
         snapshot_*: a snapshot of everything known is written when one of these is reached.
         policy: how ready tasks are ordered.
         algorithmic_slots: tasks that this replica's worker works on at once; 0 = none.
@@ -59,6 +60,7 @@ class OrchestratorSettings(ServiceSettings):
     retention_days: float = Field(default=90.0, gt=0)
     max_log_bytes: int = Field(default=4096 * MIB, gt=0)
     max_object_bytes: int = Field(default=4096 * MIB, gt=0)
+    max_graph_bytes: int = Field(default=2048 * MIB, gt=0)
     compact_after_entries: int = Field(default=2_000, gt=0)
     checkpoints_kept: int = Field(default=50, gt=0)
     snapshot_seconds: float = Field(default=300.0, gt=0)
