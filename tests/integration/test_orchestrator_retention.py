@@ -9,8 +9,8 @@ from services.orchestrator.domain import commands as cm
 from services.orchestrator.domain import events as ev
 from services.orchestrator.jetstream_stores import open_stores
 from services.orchestrator.settings import OrchestratorSettings
+from tests.unit.orchestrator.retention_bed import DAY, Box, started
 from tests.unit.orchestrator.schedule_bed import Clock, following
-from tests.unit.orchestrator.test_snapshots_and_retention import DAY, Box, started
 
 
 async def test_a_purged_log_and_its_snapshots_start_the_same_replica(tmp_path: Path) -> None:
