@@ -15,22 +15,25 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import uvloop
 
 from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, StepRecord, Task, TaskSpec
 from appliance.identity.principal import ADMIN, Principal, SpaceRole
-from services.orchestrator.bootstrap import Orchestrator, open_orchestrator
-from services.orchestrator.domain.events import Envelope
-from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.executors.algorithmic import AlgorithmicExecutor
 from services.orchestrator.executors.settings import ExecutorSettings
 from services.orchestrator.jetstream_stores import open_stores
 from services.orchestrator.ports import ExecutionResult
 from services.orchestrator.settings import OrchestratorSettings
+
+if TYPE_CHECKING:
+    from services.orchestrator.bootstrap import Orchestrator
+    from services.orchestrator.domain.events import Envelope
+    from services.orchestrator.domain.task_state import TaskState
 
 CALLER: Final = Principal("user:bench", "user", frozenset({ADMIN}), spaces={"default": SpaceRole.OWNER})
 _AT_ONCE: Final = 250
@@ -68,7 +71,7 @@ class StepNotes:
         """Add a line."""
         os.write(self._file, f"{what} {task} {mark}\n".encode())
 
-    def changed(self, before: TaskState | None, after: TaskState, _envelope: Envelope) -> None:
+    def changed(self, before: TaskState | None, after: TaskState, _envelope: Envelope | None = None) -> None:
         """A listener of the projection: claims and completions."""
         if before is not None and after.token != before.token:
             self.note("claim", after.id, after.executor or "")
@@ -140,15 +143,18 @@ async def run(folder: Path, plan: BoxPlan) -> None:
         starting = [asyncio.create_task(executor.start()) for executor in executors]
         for executor in executors:
             stack.push_async_callback(executor.stop)
-        stores, _ = await stack.enter_async_context(open_stores(settings, folder / "nats"))
+        opening = asyncio.create_task(stack.enter_async_context(open_stores(settings, folder / "nats")))
+        bootstrap = await asyncio.to_thread(import_module, "services.orchestrator.bootstrap")  # while the servers start
+        _at(notes, "loaded")
+        stores, _ = await opening
         _at(notes, "stores")
         await asyncio.gather(*starting)
         _at(notes, "worker")
-        box = await stack.enter_async_context(open_orchestrator(stores, settings, executors))
+        box = await stack.enter_async_context(bootstrap.open_orchestrator(stores, settings, executors))
         _at(notes, "open")
         box.replica.projection.listen(task=notes.changed)
         for state in box.replica.projection.tasks.values():  # what became of the tasks before anyone listened
-            notes.changed(None, state, Envelope(v=1, at=0.0, by="", events=()))
+            notes.changed(None, state)
         await _submit(box, plan)
         notes.note("ready", plan.name)
         await stop.wait()

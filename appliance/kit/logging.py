@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Final
 
 import orjson
-import structlog
+
+_UNUSED: Final = tuple(name for name in ("rich", "greenlet", "better_exceptions") if name not in sys.modules)
+sys.modules.update(dict.fromkeys(_UNUSED))  # type: ignore[arg-type]  # None = "not installed": structlog loads them for a console we do not have, 0.1 s
+import structlog  # noqa: E402
+
+for _name in _UNUSED:
+    sys.modules.pop(_name, None)
 
 correlation_id: Final[ContextVar[str]] = ContextVar("correlation_id", default="")
 _SECRET_WORDS: Final = ("password", "secret", "token", "api_key", "authorization", "bearer")

@@ -24,9 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from appliance.kit.errors import ApplianceError
+from appliance.kit.logging import get_logger
 from appliance.kit.nats_config import NatsNode, write_private
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -38,7 +37,7 @@ _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _QUIET_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.02
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 def find_nats_server() -> Path:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from appliance.kit.errors import ApplianceError
+from appliance.kit.logging import get_logger
 from appliance.kit.nats_protocol import Message
 from appliance.kit.nats_wire import NatsAddress, NatsWire, open_wire
 from services.orchestrator.store_room import StoreRoom
@@ -30,7 +30,7 @@ _GATHER_SECONDS: Final = 0.2
 _AGAIN_SECONDS: Final = 0.1
 _UNAVAILABLE_STATUS: Final = 503
 _RESTART_HINT: Final = "is nats-server running? see logs/nats.log"
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

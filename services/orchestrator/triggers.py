@@ -18,6 +18,7 @@ Days on which the clocks change:
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator
@@ -28,7 +29,6 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
-from croniter import CroniterError, croniter
 
 from appliance.kit.errors import ApplianceError
 
@@ -58,9 +58,8 @@ class CronTrigger:
         """The first due time behind ``moment`` (Unix seconds); None when there is none in the next nine years."""
         zone = _zone(self.timezone)
         local = datetime.fromtimestamp(moment, zone)
-        try:
-            nominal = next(_nominal(self.expression, local.replace(tzinfo=None, fold=0)))
-        except (CroniterError, StopIteration):
+        nominal = next(_nominal(self.expression, local.replace(tzinfo=None, fold=0)), None)
+        if nominal is None:
             return None
         if _is_steady(local) and _is_steady(nominal.replace(tzinfo=zone)):
             return nominal.replace(tzinfo=zone).timestamp()
@@ -204,7 +203,7 @@ def _cron(value: dict[str, Any], now: float) -> CronTrigger:
         raise _invalid(f"there is no time zone {timezone!r}") from exc
     if re.search(r"(^|[ ,])[rRhH]", trigger.expression):
         raise _invalid("cron: random and hashed fields (R, H) are not known here")
-    if not croniter.is_valid(trigger.expression):
+    if not _is_cron(trigger.expression):
         raise _invalid(f"cron cannot be read: {trigger.expression}")
     if math.isfinite(now) and trigger.next_after(now, now) is None:
         raise _invalid(f"cron never comes: {trigger.expression}")
@@ -221,10 +220,19 @@ def _event(value: dict[str, Any]) -> EventTrigger:
 
 
 def _nominal(expression: str, after: datetime) -> Iterator[datetime]:
-    """Wall times that match, behind ``after``: plain calendar arithmetic, no zone."""
-    matching = croniter(expression, after, ret_type=datetime, max_years_between_matches=LONGEST_AHEAD_YEARS)
-    while True:
-        yield matching.get_next(datetime)
+    """Wall times that match, behind ``after``: plain calendar arithmetic, no zone. It ends when there are none in the next nine years."""
+    from croniter import CroniterError, croniter  # 50 ms: a box without schedules starts without it
+
+    with contextlib.suppress(CroniterError):
+        matching = croniter(expression, after, ret_type=datetime, max_years_between_matches=LONGEST_AHEAD_YEARS)
+        while True:
+            yield matching.get_next(datetime)
+
+
+def _is_cron(expression: str) -> bool:
+    from croniter import croniter
+
+    return bool(croniter.is_valid(expression))
 
 
 def _moments(nominal: datetime, zone: ZoneInfo, *, twice: bool) -> tuple[float, ...]:

@@ -29,6 +29,7 @@ _WRITTEN_BYTES: Final = 64 * 1024
 _SOLO_JOBS: Final = 200
 _SOLO_IDLE_SECONDS: Final = 60.0
 _SPARE_CHECK_SECONDS: Final = 1.0
+_SPARE_AFTER_SECONDS: Final = 2.0  # a box that starts has better things to do: what it did when it was killed goes on first
 _log = get_logger(__name__)
 _BACKOFF: Final = Backoff(first_seconds=0.1, most_seconds=5.0)
 
@@ -159,6 +160,7 @@ class WorkerGroup:
 
     async def _keep_spare(self) -> None:
         """Have one more worker ready, so that the loss of another costs no time."""
+        await asyncio.sleep(_SPARE_AFTER_SECONDS)
         await asyncio.to_thread(_compile_worker)
         failures = 0
         while True:
