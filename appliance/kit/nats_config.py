@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ import msgspec
 from appliance.kit.errors import ApplianceError
 
 MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
+CONFIG_FILE: Final = "nats.conf"
+_LISTENS: Final = re.compile(r'^listen: "127\.0\.0\.1:(\d+)"', re.MULTILINE)
 _MAX_CONNECTIONS: Final = 1024
 _LOG_BYTES: Final = 8 * 1024 * 1024
 _SECRETS_BYTES: Final = 4096
@@ -118,6 +121,15 @@ class NatsNode:
                 "}",
             ]
         return "\n".join(lines) + "\n"
+
+
+def last_port(folder: Path) -> int | None:
+    """Where the server of ``folder`` listens, or listened when it last ran; None when it never did."""
+    try:
+        found = _LISTENS.search((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return int(found[1]) if found is not None else None
 
 
 def write_private(path: Path, data: bytes) -> None:

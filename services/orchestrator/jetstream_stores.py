@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from appliance.kit.errors import ApplianceError
-from appliance.kit.nats_config import NatsNode, NatsSecrets
+from appliance.kit.nats_config import NatsNode, NatsSecrets, last_port
 from appliance.kit.nats_server import run_nats_server
 from appliance.kit.nats_wire import NatsAddress
 from services.orchestrator.jetstream_connection import JetStreamAddress, JetStreamConnection, open_jetstream
@@ -65,12 +67,25 @@ async def open_stores(settings: OrchestratorSettings, folder: Path) -> AsyncIter
 
 @asynccontextmanager
 async def own_server(folder: Path, max_log_bytes: int, max_object_bytes: int, max_graph_bytes: int = 0) -> AsyncIterator[JetStreamAddress]:
-    """A ``nats-server`` child with its store in ``folder``, on a free loopback port, for this process only (its password is in the folder)."""
+    """A ``nats-server`` child with its store in ``folder``, on loopback, for whoever may read its password there.
+
+    It listens where it did before, so that those who joined it find it again; elsewhere when that port was taken.
+    """
     secrets = await asyncio.to_thread(_secrets_in, folder)
-    node = NatsNode("box", folder, 0, secrets, max_log_bytes + max_object_bytes + max_graph_bytes + _LEASES_BYTES)
+    node = NatsNode(
+        "box", folder, await asyncio.to_thread(_port_for, folder), secrets, max_log_bytes + max_object_bytes + max_graph_bytes + _LEASES_BYTES
+    )
     async with run_nats_server(node) as server:
         box = NatsAddress((("127.0.0.1", server.node.port),), "box", secrets.box, owner=os.geteuid())
         yield JetStreamAddress(box, "system", secrets.system, 1, max_log_bytes, store=folder)
+
+
+def _port_for(folder: Path) -> int:
+    """The port of the last time, 0 (any) when there was none or it is taken."""
+    if (port := last_port(folder)) is not None:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    return 0
 
 
 def _secrets_in(folder: Path) -> NatsSecrets:

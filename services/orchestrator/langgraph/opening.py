@@ -7,10 +7,8 @@ orchestrator reads a graph's values when it starts, takes a snapshot or looks fo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
-import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
@@ -21,7 +19,7 @@ from typing import Final
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from appliance.kit.errors import ApplianceError
-from appliance.kit.nats_config import NatsSecrets
+from appliance.kit.nats_config import NatsSecrets, last_port
 from appliance.kit.nats_wire import NatsAddress
 from services.orchestrator.jetstream_connection import JetStreamAddress, JetStreamConnection, open_jetstream
 from services.orchestrator.jetstream_event_log import JetStreamEventLog, open_event_log
@@ -33,7 +31,6 @@ from services.orchestrator.langgraph.thread_log import ThreadLog
 from services.orchestrator.settings import OrchestratorSettings
 
 GRAPHS_STREAM: Final = "GRAPHS"
-_LISTENS: Final = re.compile(r'^listen: "127\.0\.0\.1:(\d+)"', re.MULTILINE)
 
 
 @asynccontextmanager
@@ -119,13 +116,10 @@ def _running(folder: Path) -> JetStreamAddress | None:
     """The server that works on ``folder`` now; None when none does."""
     if not _is_locked(folder / "lock"):
         return None
-    found = None
-    with contextlib.suppress(OSError):
-        found = _LISTENS.search((folder / "nats.conf").read_text(encoding="utf-8"))
-    if found is None:
+    if (port := last_port(folder)) is None:
         raise ApplianceError("unavailable", f"the server on {folder} is just starting", hint="try again in a moment")
     secrets = NatsSecrets.kept_in(folder / "secrets.json")
-    box = NatsAddress((("127.0.0.1", int(found[1])),), "box", secrets.box, owner=os.geteuid())
+    box = NatsAddress((("127.0.0.1", port),), "box", secrets.box, owner=os.geteuid())
     return JetStreamAddress(box, "system", secrets.system, 1, store=folder)
 
 
