@@ -17,7 +17,7 @@ from appliance.kit.nats_config import NatsNode, NatsSecrets
 from appliance.kit.nats_server import NatsServer, free_ports, run_nats_server
 from services.orchestrator.jetstream_connection import open_jetstream
 from services.orchestrator.jetstream_event_log import STREAM, open_event_log
-from services.orchestrator.ports import Entry
+from services.orchestrator.ports import Entry, LostRaceError
 from tests.conformance.nats_bed import nats_bed
 from tests.integration.load import LogLoad
 
@@ -76,6 +76,64 @@ async def test_a_frozen_server_leaves_nobody_in_the_dark(tmp_path):
         sequences = [(await one)[0] for one in appends]
         found = await log.read("task.frozen.>")
         assert sorted(sequences) == [one.sequence for one in found] and len(found) == 20
+
+
+class MutedProxy:
+    """Between client and server; muted, it forwards commands and swallows replies: what a cut line does at the worst moment."""
+
+    def __init__(self, port):
+        self.port, self.muted, self.swallowed = port, False, asyncio.Event()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader, writer):
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers += [writer, server_writer]
+        await asyncio.gather(self._pipe(reader, server_writer, False), self._pipe(server_reader, writer, True), return_exceptions=True)
+
+    async def _pipe(self, reader, writer, replies):
+        while data := await reader.read(65536):
+            if replies and self.muted and (b'"seq"' in data or self.swallowed.is_set()):
+                self.swallowed.set()
+                continue
+            writer.write(data)
+        writer.close()
+
+    def cut(self):
+        self.muted = False
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+async def test_a_reply_lost_after_the_commit_is_found_out(tmp_path, replicas):
+    """Alone, of several at once, and of many calls in one batch, some of which lose a race at the same moment."""
+    async with nats_bed(tmp_path, replicas) as bed, bed.log() as direct:
+        proxy = MutedProxy(bed.servers[0].node.port)
+        async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as listener:
+            box = replace(bed.address.box, servers=(("127.0.0.1", listener.sockets[0].getsockname()[1]),))
+            async with open_jetstream(replace(bed.address, box=box)) as connection, open_event_log(connection) as log:
+                await direct.append([Entry("task.mute.many7", 0, b"first")])
+                calls = [[[Entry("task.mute.alone", 0, b"x")]], [[Entry(f"task.mute.pair{side}", 0, b"x") for side in "ab"]]]
+                calls += [[[Entry(f"task.mute.many{number}", 0, b"x")] for number in range(40)]]
+                for entries in calls:
+                    await connection.wait_usable(WAIT_SECONDS)
+                    proxy.swallowed.clear()
+                    proxy.muted = True
+                    appends = [asyncio.ensure_future(log.append(one)) for one in entries]
+                    await asyncio.wait_for(proxy.swallowed.wait(), WAIT_SECONDS)
+                    proxy.cut()
+                    outcomes = await asyncio.gather(*appends, return_exceptions=True)
+                    for number, (one, outcome) in enumerate(zip(entries, outcomes, strict=True)):
+                        if one[0].subject == "task.mute.many7":
+                            assert isinstance(outcome, LostRaceError), outcome
+                            continue
+                        found = [(await direct.read(entry.subject))[0].sequence for entry in one]
+                        assert list(outcome) == found, f"call {number}: {outcome} is told, {found} is there"
+                found = await direct.read("task.mute.>")
+                assert len(found) == 1 + 2 + 40, "something was stored twice or not at all"
+            listener.close()
+            proxy.cut()
 
 
 async def test_without_a_server_callers_get_unavailable_and_may_ask_again(tmp_path, monkeypatch):
