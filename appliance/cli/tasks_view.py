@@ -25,7 +25,7 @@ COLOURS: Final[Mapping[str, str]] = {
 TERMINAL: Final = frozenset({"completed", "failed"})
 _MOST_VALUE: Final = 160
 _SHOWN_ABOVE: Final = frozenset({"retry", "space", "owner", "description", "incarnation"})  # of an event; the task itself says them
-_TIMES: Final = frozenset({"lease_until", "not_before", "expires_at", "deadline", "due"})
+_TIMES: Final = frozenset({"leaseUntil", "notBefore", "expiresAt", "deadline", "due"})
 _LIST_FIELDS: Final = ("id", "status", "space", "type", "key", "priority", "executor", "progress", "created")
 
 

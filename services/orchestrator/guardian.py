@@ -82,15 +82,13 @@ class Guardian:
                 self._note(after)
             elif isinstance(event, Assigned) and after.is_held:
                 self._at(envelope.at + self._limit(after), "attempt", after.id)
-                executor = self._projection.executors.get(event.executor)
-                if executor is not None and event.incarnation < executor.incarnation:
+                if self._is_void(after):
                     self._void[after.id] = None
 
     def registered(self, executor: ExecutorState) -> None:
         """A listener: claims of earlier incarnations are void."""
         for task_id in self._projection.held.get(executor.id, ()):
-            state = self._projection.tasks[task_id]
-            if executor.gone or state.incarnation < executor.incarnation:
+            if self._is_void(self._projection.tasks[task_id]):
                 self._void[task_id] = None
 
     def seen_at(self, executor_id: str) -> float:
@@ -134,6 +132,11 @@ class Guardian:
             self._at(state.deadline, "deadline", state.id)
             for approval in state.pending_approvals:
                 self._at(approval.expires_at, "approval", state.id)
+
+    def _is_void(self, state: TaskState) -> bool:
+        """Held by a run of an executor that another one has followed, or that has left."""
+        executor = self._projection.executors.get(state.executor) if state.is_held and state.executor is not None else None
+        return executor is not None and (executor.gone or state.incarnation < executor.incarnation)
 
     def _limit(self, state: TaskState) -> float:
         return (state.timeout_seconds or self._attempt_seconds) + self._lease_seconds
@@ -187,7 +190,7 @@ class Guardian:
         for task_id in list(self._void)[:AT_ONCE]:
             del self._void[task_id]
             state = self._projection.tasks.get(task_id)
-            if state is not None and state.is_held:
+            if state is not None and self._is_void(state):  # it may have been taken over meanwhile
                 commands.append((task_id, self._expiry(state, "incarnation")))
         for executor_id in list(self._projection.held):
             if len(commands) >= AT_ONCE:

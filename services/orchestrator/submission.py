@@ -57,10 +57,11 @@ def plan(specs: Sequence[TaskSpec], owner: str, max_input_bytes: int, now: float
 
 
 def _created(spec: TaskSpec, owner: str, dependencies: tuple[str, ...], parent: str | None) -> TaskCreated:
+    """Payloads are copied: what came decoded from a request would keep the whole request in memory."""
     return TaskCreated(
-        type=spec.type, space=spec.space, owner=owner, description=spec.description, input_data=spec.input_data, priority=spec.priority,
-        deadline=spec.deadline, dependencies=dependencies, key=spec.key, executor_type=spec.executor_type, output_schema=spec.output_schema,
-        retry=spec.retry, timeout_seconds=spec.timeout_seconds, metadata=spec.metadata, parent=parent,
+        type=spec.type, space=spec.space, owner=owner, description=spec.description, input_data=spec.input_data.copy(), priority=spec.priority,
+        deadline=spec.deadline, dependencies=dependencies, key=spec.key, executor_type=spec.executor_type, output_schema=None if spec.output_schema is None else spec.output_schema.copy(),
+        retry=spec.retry, timeout_seconds=spec.timeout_seconds, metadata=spec.metadata.copy(), parent=parent,
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from functools import cache
 
 import msgspec
 
@@ -13,7 +14,7 @@ from appliance.contracts.orchestrator.v1.values import (
     Task,
     TaskEvent,
 )
-from services.orchestrator.domain.events import Envelope
+from services.orchestrator.domain.events import Envelope, Event
 from services.orchestrator.domain.registry import ExecutorState
 from services.orchestrator.domain.task_state import ApprovalState, TaskState
 from services.orchestrator.projection import Projection
@@ -51,10 +52,17 @@ def executor_view(state: ExecutorState, load: int, metrics: PerformanceMetrics, 
     )  # fmt: skip
 
 
+@cache
+def _wire_names(kind: type[Event]) -> tuple[tuple[str, str], ...]:
+    """Fields of an event and their names on the wire: camelCase, as everywhere."""
+    names = kind.__struct_fields__
+    return tuple((name, "".join([head, *(part.title() for part in rest)])) for name in names for head, *rest in [name.split("_")])
+
+
 def event_views(task_id: str, space: str, envelope: Envelope, sequence: int) -> Iterator[TaskEvent]:
     """The events of one envelope on the wire."""
     for event in envelope.events:
-        fields: Mapping[str, object] = {name: getattr(event, name) for name in event.__struct_fields__}
+        fields = {wire: getattr(event, name) for name, wire in _wire_names(type(event))}
         name = type(event).__name__
         data = msgspec.Raw(b"{}") if name == "Compacted" else msgspec.Raw(msgspec.json.encode(fields))
         yield TaskEvent(sequence=sequence, at=envelope.at, name=name, task_id=task_id, space=space, actor=envelope.by, data=data)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from appliance.contracts.orchestrator.v1.values import Task, TaskSpec
 from appliance.identity.permissions import Resource, Verb
 from appliance.identity.principal import Principal
-from appliance.kit.errors import ApplianceError
+from appliance.kit.errors import ApplianceError, not_found
 from services.orchestrator.domain import commands as cm
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.local_executors import LocalExecutor, LocalExecutors
@@ -44,6 +44,8 @@ class SubmitTasks:
             most = self._settings.max_tasks_per_submission
             raise ApplianceError("task_invalid", f"a submission has 1 to {most} tasks", hint="submit the rest afterwards")
         for space in {spec.space for spec in specs}:
+            if space not in principal.spaces:  # also an administrator's: every space that exists is named there
+                raise not_found("space")
             self._rights.require_in_space(principal, Verb.CREATE, Resource.TASK, space)
         return await self.make(principal, specs, principal.account, by=principal.subject)
 
