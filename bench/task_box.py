@@ -1,9 +1,9 @@
 """A small box for benchmarks of the orchestrator: stores, function workers and a replica, in a process of its own that may be killed.
 
 ``python -m bench.task_box FOLDER``: runs as ``FOLDER/plan.json`` says until it is killed or terminated. Owns what the benchmark reads: lines
-``<what> <task> <mark>`` in ``FOLDER/<name>.steps``, written when a step reaches the executor from its worker (the names of the steps), when a task was
-claimed (``claim``) and when its completion is durable (``done``); ``at <what> <seconds>`` tells how long after its start the process was where. The worker
-itself may write nothing (its sandbox), so the executor does it: before the next step may begin.
+``<what> <moment> <task> <mark>`` in ``FOLDER/<name>.steps`` (moments of ``time.monotonic``, which processes of one machine share), written when a step
+reaches the executor from its worker (the names of the steps), when a task was claimed (``claim``, by whomever) and when its completion is durable
+(``done``); ``at`` tells when the start was where. The worker itself may write nothing (its sandbox), so the executor does it: before the next step begins.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class BoxPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: of its replica.
-        submit: tasks of ``type`` that it makes at its start, with their number in the input.
+        submit: tasks of ``type`` that it makes at its start, each with ``input`` (JSON).
         slots: tasks that its worker runs at once; 0 = it has no executor.
         functions: folder of the functions' modules.
         nats_urls, credentials, replicas: of a site's servers; empty = a server of its own.
@@ -53,6 +53,7 @@ class BoxPlan(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "r1"
     submit: int = 0
     type: str = "bench.recovery"
+    input: msgspec.Raw = msgspec.Raw(b"{}")
     slots: int = 512
     functions: str | None = None
     nats_urls: tuple[str, ...] = ()
@@ -69,7 +70,7 @@ class StepNotes:
 
     def note(self, what: str, task: str, mark: str = "") -> None:
         """Add a line."""
-        os.write(self._file, f"{what} {task} {mark}\n".encode())
+        os.write(self._file, f"{what} {time.monotonic():.6f} {task} {mark}\n".encode())
 
     def changed(self, before: TaskState | None, after: TaskState, _envelope: Envelope | None = None) -> None:
         """A listener of the projection: claims and completions."""
@@ -133,7 +134,7 @@ async def run(folder: Path, plan: BoxPlan) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     notes = StepNotes(folder / f"{plan.name}.steps")
-    _at(notes, "imported")
+    notes.note("at", "imported")
     settings = OrchestratorSettings(
         replica=plan.name, nats_urls=plan.nats_urls, nats_credentials_file=plan.credentials, stream_replicas=plan.replicas,
         lease_seconds=plan.lease_seconds, max_open_tasks_per_space=200_000,
@@ -145,13 +146,13 @@ async def run(folder: Path, plan: BoxPlan) -> None:
             stack.push_async_callback(executor.stop)
         opening = asyncio.create_task(stack.enter_async_context(open_stores(settings, folder / "nats")))
         bootstrap = await asyncio.to_thread(import_module, "services.orchestrator.bootstrap")  # while the servers start
-        _at(notes, "loaded")
+        notes.note("at", "loaded")
         stores, _ = await opening
-        _at(notes, "stores")
+        notes.note("at", "stores")
         await asyncio.gather(*starting)
-        _at(notes, "worker")
+        notes.note("at", "worker")
         box = await stack.enter_async_context(bootstrap.open_orchestrator(stores, settings, executors))
-        _at(notes, "open")
+        notes.note("at", "open")
         box.replica.projection.listen(task=notes.changed)
         for state in box.replica.projection.tasks.values():  # what became of the tasks before anyone listened
             notes.changed(None, state)
@@ -165,15 +166,9 @@ def _executor_settings(plan: BoxPlan) -> ExecutorSettings:
 
 
 async def _submit(box: Orchestrator, plan: BoxPlan) -> None:
+    spec = TaskSpec(type=plan.type, input_data=plan.input)
     for first in range(0, plan.submit, _AT_ONCE):
-        numbers = range(first, min(first + _AT_ONCE, plan.submit))
-        await box.tasks.submit(CALLER, [TaskSpec(type=plan.type, input_data=msgspec.Raw(b'{"number":%d}' % number)) for number in numbers])
-
-
-def _at(notes: StepNotes, what: str) -> None:
-    """Seconds since the process was made (10 ms steps: of ``/proc``)."""
-    started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
-    notes.note("at", what, f"{time.clock_gettime(time.CLOCK_BOOTTIME) - started:.3f}")
+        await box.tasks.submit(CALLER, [spec] * min(_AT_ONCE, plan.submit - first))
 
 
 def main() -> None:

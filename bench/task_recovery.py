@@ -7,31 +7,23 @@ by the results, which contain the mark that step 1 made in its first run.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-import psutil
-
-from bench.peer_scripts import ROOT
+from bench.box_process import BoxProcess
 from bench.peers_tasks import Recovery, recovery
 from bench.report import Report, arguments
 from bench.task_box import BoxPlan
 
 TASKS: Final = 500
 SHARE_OF_RESTATE: Final = 0.7
-_LIMIT_SECONDS: Final = 120.0
-_LOOK_SECONDS: Final = 0.01
 _SETTLE_SECONDS: Final = 1.0  # as the peers' script: every task is well inside step 2
 
 
@@ -43,44 +35,6 @@ class Recovered:
     steps_run_again: int
     results_altered: int
     where: dict[str, float]
-
-
-class BoxProcess:
-    """A ``bench.task_box`` in a folder; what it and its children are, and what it has noted."""
-
-    def __init__(self, folder: Path, plan: BoxPlan) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "plan.json").write_bytes(msgspec.json.encode(plan))
-        self._steps = folder / f"{plan.name}.steps"
-        self.begun = time.perf_counter()
-        with (folder / "box.log").open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "bench.task_box", str(folder)], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def kill(self) -> None:
-        """SIGKILL to it and to all of its children (the server of the log, the function workers) at once."""
-        if self.process.poll() is not None:
-            return
-        family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-        for one in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        self.process.wait()
-        psutil.wait_procs(family)
-
-    def notes(self, *what: str) -> list[list[str]]:
-        """Whole lines of these kinds so far, split at blanks."""
-        if not self._steps.exists():
-            return []
-        whole, _, _ = self._steps.read_text().rpartition("\n")
-        return [fields for fields in (line.split(" ", 2) for line in whole.splitlines()) if not what or fields[0] in what]
-
-    def wait_for(self, what: str, count: int) -> None:
-        """Until there are so many tasks with such a line."""
-        until = time.perf_counter() + _LIMIT_SECONDS
-        while (seen := len({task for _, task, _ in self.notes(what)})) < count:
-            if self.process.poll() is not None or time.perf_counter() > until:
-                raise RuntimeError(f"{seen} of {count} {what!r}: the box ended with {self.process.poll()}; see {self._steps.with_name('box.log')}")
-            time.sleep(_LOOK_SECONDS)
 
 
 def kill_and_recover(folder: Path, tasks: int = TASKS) -> Recovered:
@@ -95,18 +49,19 @@ def kill_and_recover(folder: Path, tasks: int = TASKS) -> Recovered:
         time.sleep(_SETTLE_SECONDS)
     finally:
         before.kill()
-    first = {task: mark for _, task, mark in before.notes("s1")}
+    first = {one.task: one.mark for one in before.notes("s1")}
     (folder / "r1.steps").rename(folder / "first.steps")
     (functions / "phase").write_text("2")
     after = BoxProcess(folder, BoxPlan(functions=str(functions)))
     try:
         after.wait_for("done", tasks)
-        seconds = time.perf_counter() - after.begun
     finally:
         after.kill()
-    again = Counter(task for _, task, _ in after.notes("s1"))
-    altered = sum(result != f'{{"mark":{first.get(task)}}}' for _, task, result in after.notes("done"))
-    return Recovered(seconds, again.total(), altered, {what: float(at) for _, what, at in after.notes("at")})
+    again = len(before.notes("s1")) + len(after.notes("s1")) - tasks
+    done = after.notes("done")
+    altered = sum(one.mark != f'{{"mark":{first.get(one.task)}}}' for one in done)
+    where = {one.task: one.moment - after.begun for one in after.notes("at")}
+    return Recovered(max(one.moment for one in done) - after.begun, again, altered, where)
 
 
 def measure(report: Report, folder: Path | None = None, *, runs: int = 3, peers: bool = True) -> None:
