@@ -161,6 +161,26 @@ class Directory:
         async with self._store.view() as rows:
             return await rows.has_space(name)
 
+    async def may_make_tasks(self, account: str, space: str) -> bool:
+        """For services of this box: whether ``account`` (``Principal.account``) may make tasks in ``space`` now; asked when its schedule fires.
+
+        An agent's key answers for itself; a person's schedule ends with the person, with the membership or with the space.
+        """
+        async with self._store.view() as rows:
+            if not await rows.has_space(space):
+                return False
+            if account.startswith("key:"):
+                key = await rows.key(account.removeprefix("key:"))
+                if key is None or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= self._now()):
+                    return False
+                user = await rows.user(key.owner)
+            else:
+                user = await rows.user(account.removeprefix("user:"))
+            if user is None or user.disabled:
+                return False
+            role = SpaceRole.OWNER if user.role == ADMIN else (await rows.memberships(user.name)).get(space)
+            return role is not None and role >= SpaceRole.EDITOR
+
     async def executor_principal(self, executor_id: str, executor_type: str) -> Principal:
         """For services of this box: the principal of an executor that runs inside it, with the spaces there are now."""
         async with self._store.view() as rows:

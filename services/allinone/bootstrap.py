@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from services.allinone.reranking import TextReranking
 from services.allinone.settings import BoxSettings
 from services.allinone.site_history import copy_site_history
 from services.allinone.space_purger import SpacePurger
+from services.allinone.task_models import TaskModels
 from services.embed.bootstrap import load_encoder, load_or_explain
 from services.embed.held_encoder import HeldEncoder, LiveEncoder
 from services.embed.settings import EmbedSettings
@@ -127,13 +128,15 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
             space_exists=identity.directory.has_space,
         )
     )  # fmt: skip
-    purger = SpacePurger(identity.directory, retrieval.documents.purge)
-    await purger.purge_retired()  # before the first request
-    purging = asyncio.create_task(purger.run())
-    stack.push_async_callback(_end, purging)
+    switches: list[Callable[[HeldEncoder], Awaitable[None]]] = [lambda other: retrieval.switch_encoder(other, other.identity)]
+
+    async def switch_encoder(other: HeldEncoder) -> None:
+        for switch in switches:
+            await switch(other)
+
     models = LiveModels(
         catalog, encoder, lambda spec: build_chat_model(spec, settings.llm, retrieval.text_index, encoder), load,
-        lambda other: retrieval.switch_encoder(other, other.identity), settings.embed.model,
+        switch_encoder, settings.embed.model,
     )  # fmt: skip
     stack.push_async_callback(models.end)
     await models.start()
@@ -142,9 +145,17 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
     watching = {"models_watch": asyncio.create_task(watch.run()), "egress_watch": asyncio.create_task(egress.run())}
     for task in watching.values():
         stack.push_async_callback(_end, task)
+    task_models = TaskModels(models, retrieval.search, settings.tasks.executors)
     side = await stack.enter_async_context(
-        open_task_side(home, settings.tasks, identity, audit, encoder, held.identity if held.problem is None else "", lambda: ())
+        open_task_side(home, settings.tasks, identity, audit, encoder, held.identity if held.problem is None else "", task_models.executors)
     )
+    switches.append(lambda other: side.knowledge.switch_encoder(other, other.identity))
+    clear_tasks = side.orchestrator.clear_space
+    purges = {"tasks": clear_tasks, "documents": retrieval.documents.purge, "knowledge": side.knowledge.entries.clear, "late_tasks": clear_tasks}
+    purger = SpacePurger(identity.directory, purges)
+    await purger.purge_retired()  # before the first request
+    purging = asyncio.create_task(purger.run())
+    stack.push_async_callback(_end, purging)
     uploads = settings.gateway.upload_folder or home.uploads
     app = create_app(
         Dependencies(

@@ -66,9 +66,9 @@ async def open_task_side(
     audit: AuditLog,
     encoder: Encoder,
     encoder_identity: str,
-    more: Callable[[], tuple[ExecutorAdapter, ...]],
+    more: Callable[[AlgorithmicExecutor], tuple[ExecutorAdapter, ...]],
 ) -> AsyncIterator[TaskSide]:
-    """Open the event log, the knowledge base and a replica; ``more`` gives executors besides the algorithmic one."""
+    """Open the event log, the knowledge base and a replica; ``more`` gives executors besides the algorithmic one, for which it may use."""
     async with AsyncExitStack() as stack:
         executor_settings = settings.executors
         if executor_settings.plugins_folder is None:
@@ -85,7 +85,9 @@ async def open_task_side(
                 settings=settings.knowledge, model=encoder_identity,
             )
         )  # fmt: skip
-        orchestrator = await stack.enter_async_context(open_orchestrator(stores, settings.orchestrator, (functions, *more())))
+        orchestrator = await stack.enter_async_context(
+            open_orchestrator(stores, settings.orchestrator, (functions, *more(functions)), may_submit=identity.directory.may_make_tasks)
+        )
         keeper = HistoryKeeper(orchestrator.feed, knowledge.tasks, stores.objects, orchestrator.tasks)
         keeping = asyncio.create_task(keeper.run(), name="task-history")
         stack.push_async_callback(_end, keeping)

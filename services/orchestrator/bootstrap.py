@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -15,6 +15,7 @@ from typing import Final
 from appliance.contracts.orchestrator.v1.api import Approvals, ClaimState, Executors, Feed, Schedules, TaskControl, Tasks, Work
 from appliance.contracts.orchestrator.v1.values import ExecutorType
 from appliance.kit.logging import get_logger
+from appliance.kit.steady_clock import SteadyClock
 from services.orchestrator.claim_context import ClaimContext
 from services.orchestrator.dispatch import Dispatch
 from services.orchestrator.domain.task_state import TaskState
@@ -31,7 +32,7 @@ from services.orchestrator.questions import Questions
 from services.orchestrator.replica import Replica
 from services.orchestrator.retention import Retention
 from services.orchestrator.rights import Rights
-from services.orchestrator.schedule_firing import Firing
+from services.orchestrator.schedule_firing import Firing, MaySubmit, anyone
 from services.orchestrator.schedules import ScheduleDesk
 from services.orchestrator.scheduling.classifier import TaskClassifier
 from services.orchestrator.scheduling.execution_history import ExecutionHistory
@@ -43,6 +44,7 @@ from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.snapshots import Snapshots
 from services.orchestrator.task_checkpoints import TaskCheckpoints
 from services.orchestrator.use_cases.approvals import ApprovalDesk
+from services.orchestrator.use_cases.clear_space import SpaceClearing
 from services.orchestrator.use_cases.executors import ExecutorDesk
 from services.orchestrator.use_cases.submit_tasks import SubmitTasks
 from services.orchestrator.use_cases.tasks import TaskDesk
@@ -56,7 +58,7 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Orchestrator:
-    """A running replica: what its edges call, and the parts that tests and benches look at."""
+    """A running replica: what its edges call, and the parts that tests and benches look at. ``clear_space``: the space goes; see ``SpaceClearing``."""
 
     tasks: Tasks
     control: TaskControl
@@ -66,6 +68,7 @@ class Orchestrator:
     executors: Executors
     schedules: Schedules
     feed: Feed
+    clear_space: Callable[[str], Awaitable[int]]
     snapshots: Snapshots
     replica: Replica
     dispatch: Dispatch
@@ -80,8 +83,8 @@ async def open_orchestrator(
     settings: OrchestratorSettings,
     adapters: Sequence[ExecutorAdapter] = (),
     *,
-    may_submit: Callable[[str, str], bool] = lambda _owner, _space: True,
-    now: Callable[[], float] = time.time,
+    may_submit: MaySubmit = anyone,
+    now: Callable[[], float] | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Orchestrator]:
     """A replica on ``stores``: caught up with the log when this enters, its claims of an earlier run taken over.
@@ -91,11 +94,11 @@ async def open_orchestrator(
         settings: limits and names.
         adapters: executors that this process runs; started already.
         may_submit: whether (owner, space) may still make tasks, asked when a schedule fires.
-        now: Unix seconds.
+        now: Unix seconds; None = the machine's clock, without its jumps.
         monotonic: seconds that never jump.
     """
     projection = Projection(settings.keep_terminal)
-    replica = Replica(stores.log, projection, settings.replica, now)
+    replica = Replica(stores.log, projection, settings.replica, now or SteadyClock(time.time, monotonic))
     firing = Firing(replica, settings, may_submit)  # before the replica follows the log: it must see every event
     snapshots = Snapshots(replica, stores.log, stores.objects, settings, {PENDING: firing.pending}, monotonic)
     annexes = await snapshots.restore()
@@ -131,7 +134,7 @@ def _build(
     dispatch = Dispatch(replica, queue, history, _describer(projection, history, replica.now))
     guardian = Guardian(
         replica, dispatch, stores.leases, most_losses=settings.most_losses, lease_seconds=settings.lease_seconds,
-        attempt_seconds=settings.attempt_seconds, monotonic=monotonic,
+        longest_lease_seconds=settings.external_lease_seconds, attempt_seconds=settings.attempt_seconds, monotonic=monotonic,
     )  # fmt: skip
     local = LocalExecutors(
         replica, dispatch, adapters, stores.leases,
@@ -152,13 +155,14 @@ def _build(
     projection.listen(executor=local.refresh)
     replica.listen_raw(feed.take)
     loops = {
-        "leases": guardian.listen_forever, "guardian": guardian.run, "claims": local.run, "renewals": local.renew_forever,
+        "leases": guardian.signs.listen_forever, "guardian": guardian.run, "claims": local.run, "renewals": local.renew_forever,
         "schedules": firing.run, "snapshots": snapshots.run, "retention": retention.run,
     }  # fmt: skip
     background |= {name: asyncio.create_task(loop(), name=name) for name, loop in loops.items()}
     return Orchestrator(
         tasks=desk, control=desk, work=work, claims=work, approvals=ApprovalDesk(replica, rights, questions),
-        executors=ExecutorDesk(replica, stores.leases, guardian, performance, settings.external_lease_seconds), schedules=schedules, feed=feed, snapshots=snapshots,
+        executors=ExecutorDesk(replica, stores.leases, guardian, performance, settings.external_lease_seconds), schedules=schedules, feed=feed,
+        clear_space=SpaceClearing(replica, stores.log, settings.keep_terminal).clear, snapshots=snapshots,
         replica=replica, dispatch=dispatch, guardian=guardian, local=local, background=background,
     )  # fmt: skip
 
@@ -177,7 +181,7 @@ def _describer(projection: Projection, history: ExecutionHistory, now: Callable[
     classifier = TaskClassifier(is_registered=lambda name: _is_function(projection, name))
 
     def describe(state: TaskState) -> ReadyTask:
-        described = ready_task(state, history, now())
+        described = ready_task(state, projection, history, now())
         if state.executor_type is not None:
             return described
         wish = classifier.classify(state.type, bytes(state.input_data)).executor_type

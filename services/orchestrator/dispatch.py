@@ -31,10 +31,11 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ClaimTerms:
-    """How a claim is made: until when it holds at first, and whether work begins at once."""
+    """How a claim is made: until when it holds at first, whether work begins at once, and with which models."""
 
     lease_seconds: float
     started: bool
+    models: tuple[str, ...] = ()
 
 
 class Dispatch:
@@ -118,7 +119,7 @@ class Dispatch:
         """The command for a claim."""
         return cm.Assign(
             executor=executor.id, incarnation=executor.incarnation, lease_until=self._replica.now() + terms.lease_seconds,
-            dependencies_met=dependencies_met, started=terms.started,
+            dependencies_met=dependencies_met, started=terms.started, models=terms.models,
         )  # fmt: skip
 
     async def until_wanted(self, seconds: float) -> None:
@@ -142,7 +143,7 @@ class Dispatch:
             if state.is_claimable:
                 self._look_at_dependencies(state)
             return
-        if state.not_before is not None and state.not_before > now:
+        if state.not_before is not None and state.waits(now):
             self.queue.remove(state.id, now)
             heapq.heappush(self._later, (state.not_before, state.id))
             return

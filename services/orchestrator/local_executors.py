@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
-from appliance.contracts.orchestrator.v1.values import ExecutorStatus, ExecutorType, TaskError
+from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorStatus, ExecutorType, TaskError
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.orchestrator.claim_context import ClaimContext
@@ -25,13 +26,14 @@ from services.orchestrator.domain.events import Assigned, Envelope, ExecutorRegi
 from services.orchestrator.domain.registry import ExecutorState
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.offers import offer_of
-from services.orchestrator.ports import ContinueLaterError, ExecutionFailedError, ExecutorAdapter, Leases
+from services.orchestrator.ports import ContinueLaterError, ExecutionFailedError, ExecutorAdapter, Leases, NamesModels
 from services.orchestrator.replica import Replica
 from services.orchestrator.scheduling.ready_task import takes
 from services.orchestrator.views import task_view
 
 RENEWALS_PER_LEASE: Final = 3
 RETRY_SECONDS: Final = 0.25
+_NOT_ITS_FAULT: Final = frozenset({"unavailable", "overloaded", "disk_full"})
 _log = get_logger(__name__)
 MakeContext = Callable[[TaskState, str], ClaimContext]
 Verify = Callable[[TaskState, msgspec.Raw], Awaitable[None]]
@@ -45,6 +47,8 @@ class LocalExecutor:
         self.id = f"{adapter.kind}@{replica_name}"
         self.by = f"service:executor:{self.id}"
         self.state: ExecutorState | None = None
+        self.offered: ExecutorCapabilities | None = None
+        self.models = adapter.models if isinstance(adapter, NamesModels) else None
         self.running: dict[str, tuple[int, asyncio.Task[None]]] = {}
         self.claiming = 0
 
@@ -52,6 +56,11 @@ class LocalExecutor:
     def free(self) -> int:
         """Slots without a task."""
         return self.adapter.max_load - len(self.running) - self.claiming
+
+    @property
+    def changed(self) -> bool:
+        """It can do something else than it said (another model, other functions), and nothing runs that a new registration would void."""
+        return not self.running and not self.claiming and self.offered != self.adapter.capabilities()
 
 
 class LocalExecutors:
@@ -121,7 +130,7 @@ class LocalExecutors:
         """A claim by it, for a task whose dependencies are met."""
         if executor.state is None:
             raise TypeError
-        return self._dispatch.assignment(executor.state, self._terms, dependencies_met=True)
+        return self._dispatch.assignment(executor.state, self._terms_of(executor), dependencies_met=True)
 
     async def run(self) -> None:
         """Claim while there is work and room, for ever."""
@@ -145,7 +154,8 @@ class LocalExecutors:
     async def _renew(self, executor: LocalExecutor, until: float) -> None:
         if executor.state is None:
             return
-        if executor.state.status is ExecutorStatus.LOST:  # it was silent for too long (a stopped process, a cut network): begin anew
+        status = executor.state.status  # lost: silent for too long (a stopped process, a cut network); begin anew
+        if status is ExecutorStatus.LOST or (status is ExecutorStatus.ONLINE and executor.changed):
             executor.state = await self._registered(executor)
             self._dispatch.wanted.set()
         await self._leases.renew(executor.id, executor.state.incarnation, until)
@@ -164,7 +174,11 @@ class LocalExecutors:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _terms_of(self, executor: LocalExecutor) -> ClaimTerms:
+        return self._terms if executor.models is None else replace(self._terms, models=executor.models())
+
     async def _registered(self, executor: LocalExecutor) -> ExecutorState:
+        executor.offered = executor.adapter.capabilities()
         return await self._replica.change_executor(executor.id, lambda known: (self._registration(executor, known),), by=executor.by)
 
     def _registration(self, executor: LocalExecutor, known: ExecutorState | None) -> ExecutorRegistered:
@@ -204,7 +218,7 @@ class LocalExecutors:
 
     async def _claim_one(self, executor: LocalExecutor, state: ExecutorState, task_id: str) -> None:
         try:
-            await self._dispatch.assign(task_id, state, self._terms, by=executor.by)
+            await self._dispatch.assign(task_id, state, self._terms_of(executor), by=executor.by)
         except ApplianceError as error:
             if error.code in {"task_state", "not_found"}:
                 self._dispatch.wanted.set()  # another replica was faster: the next one, please
@@ -264,8 +278,10 @@ class LocalExecutors:
             await _quietly(executor.adapter, state.id)
             return _failure(state, TaskError(code="timeout", message="the attempt took too long"))
         except ApplianceError as error:
-            if error.code in {"stale_claim", "not_found", "unavailable"}:
+            if error.code in {"stale_claim", "not_found"}:
                 raise
+            if error.code in _NOT_ITS_FAULT:  # the log was away: the executor lives, so nobody else would end its claim
+                return cm.ExpireLease(token=state.token, reason="unavailable", most_losses=1_000_000)
             retryable = error.code not in {"result_invalid", "effect_unknown", "invalid_request", "too_large"}
             return _failure(state, TaskError(code=error.code, message=error.message), retryable=retryable)
         except Exception as error:
@@ -279,7 +295,7 @@ class LocalExecutors:
                 await self._replica.execute(state.id, None, command, by=by)
                 return
             except ApplianceError as error:
-                if error.code not in {"unavailable", "overloaded", "disk_full"}:
+                if error.code not in _NOT_ITS_FAULT:
                     raise
                 _log.warning("report_delayed", task=state.id, code=error.code)
             await asyncio.sleep(RETRY_SECONDS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -25,6 +25,7 @@ __all__ = [
     "Extent",
     "Leases",
     "LostRaceError",
+    "NamesModels",
     "ObjectStore",
     "Recorded",
     "TaskContext",
@@ -215,4 +216,13 @@ class ExecutorAdapter(Protocol):
 
     async def cancel(self, task_id: str) -> None:
         """Stop working on a task, soon; ``execute`` then ends. Unknown ids are fine."""
+        ...
+
+
+@runtime_checkable
+class NamesModels(Protocol):
+    """An adapter that works with models which may change while the box runs."""
+
+    def models(self) -> tuple[str, ...]:
+        """Name and version of each that a claim made now begins with; kept with the claim."""
         ...

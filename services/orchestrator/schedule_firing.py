@@ -19,7 +19,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -53,6 +53,15 @@ _TRANSIENT: Final = frozenset({"unavailable", "overloaded", "disk_full"})
 _log = get_logger(__name__)
 
 
+MaySubmit = Callable[[str, str], Awaitable[bool]]
+"""``await may_submit(account, space)``: whether that account may make tasks there now."""
+
+
+async def anyone(_account: str, _space: str) -> bool:
+    """Where nobody is asked."""
+    return True
+
+
 class PendingEvent(msgspec.Struct, frozen=True):
     """An event that a schedule waits for has happened; its task is not made yet."""
 
@@ -72,7 +81,7 @@ class Firing:
         may_submit: whether (owner, space) may make tasks now.
     """
 
-    def __init__(self, replica: Replica, settings: OrchestratorSettings, may_submit: Callable[[str, str], bool]) -> None:
+    def __init__(self, replica: Replica, settings: OrchestratorSettings, may_submit: MaySubmit) -> None:
         self._replica = replica
         self._projection = replica.projection
         self._settings = settings
@@ -282,7 +291,7 @@ class Firing:
         Raises:
             ApplianceError: ``unavailable``, ``overloaded``, ``disk_full``: try again.
         """
-        if not self._may_submit(schedule.owner, space):
+        if not await self._may_submit(schedule.owner, space):
             _log.warning("schedule_owner_may_not", schedule=schedule.name, space=space, owner=schedule.owner)
             return None
         projection, settings = self._projection, self._settings

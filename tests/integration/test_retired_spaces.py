@@ -31,7 +31,7 @@ async def test_a_new_space_of_the_same_name_starts_empty(tmp_path: Path) -> None
             kept = await _with_two_documents(service, tmp_path, directory)
             await directory.remove_space(ROOT, "legal")
             assert await code_of(directory.add_space(ROOT, "legal")) == "conflict"
-            await SpacePurger(directory, service.documents.purge).purge_retired()
+            await SpacePurger(directory, {"documents": service.documents.purge}).purge_retired()
             await directory.add_space(ROOT, "legal")
             assert [one.id for one in (await service.documents.list(DocumentQuery(), OWNER)).documents] == [kept]
             assert {hit.space for hit in (await service.search.search(SearchQuery("penalty"), OWNER)).passages} == {"hr"}
@@ -54,7 +54,7 @@ async def test_an_upload_in_flight_does_not_outlive_its_space(tmp_path: Path) ->
         directory: Directory = bed.identity.directory
         await directory.add_space(ROOT, "legal")
         async with retrieval_in(tmp_path / "box", space_exists=directory.has_space) as service:
-            purger = SpacePurger(directory, service.documents.purge)
+            purger = SpacePurger(directory, {"documents": service.documents.purge})
             texts = [submit(service, tmp_path, f"{n}.txt", f"Late text {n}.", "legal", OWNER) for n in range(6)]
             uploads = [asyncio.create_task(text) for text in texts]
             await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
@@ -79,9 +79,9 @@ async def test_a_purge_that_fails_keeps_the_name_and_is_tried_again(tmp_path: Pa
         directory: Directory = bed.identity.directory
         await directory.add_space(ROOT, "legal")
         await directory.remove_space(ROOT, "legal")
-        await SpacePurger(directory, broken).purge_retired()
+        await SpacePurger(directory, {"documents": broken}).purge_retired()
         assert await directory.retired_spaces() == ["legal"]
-        await SpacePurger(directory, works).purge_retired()
+        await SpacePurger(directory, {"documents": works}).purge_retired()
         assert await directory.retired_spaces() == []
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from appliance.contracts.llm.v1.api import ChatModel, ChatRequest, Finish, Messa
 from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorType, Task
 from appliance.kit.errors import ApplianceError
 from appliance.language.query import detect_language
+from services.orchestrator.executors.grounded_answer import TASK_TYPES, FindPassages, answer_from_documents, question_of
 from services.orchestrator.executors.prompt_templates import PromptTemplate, PromptTemplates
 from services.orchestrator.executors.retrying import Backoff, retry
 from services.orchestrator.executors.settings import ExecutorSettings
@@ -45,10 +46,20 @@ _LASTING: Final = frozenset({"context_length_exceeded", "model_not_found", "inva
 
 @dataclass(frozen=True, slots=True)
 class CurrentModel:
-    """The chat model in force, and what it is called in metrics and in the table of costs."""
+    """The chat model in force.
+
+    Attributes:
+        name: in metrics and in the table of costs.
+        version: which one exactly, for the history of a task.
+        hold: keeps it open for the length of an attempt, whatever is in force by then.
+        find: passages for a model that can do nothing without documents; None for one that can.
+    """
 
     name: str
     model: ChatModel
+    version: str = ""
+    hold: Callable[[], AbstractContextManager[None]] = nullcontext
+    find: FindPassages | None = None
 
 
 @dataclass(slots=True)
@@ -56,6 +67,7 @@ class _Account:
     """What the rounds of one attempt used."""
 
     model: str
+    version: str
     template: str
     rounds: int = 0
     usage: Usage = field(default_factory=Usage)
@@ -70,6 +82,7 @@ class _Account:
         cost = (fresh * per_prompt + self.usage.completion_tokens * per_completion + self.usage.cached_tokens * per_cached) / 1e6
         return {
             "model": self.model,
+            **({"modelVersion": self.version} if self.version else {}),
             "template": self.template,
             "rounds": self.rounds,
             "promptTokens": self.usage.prompt_tokens,
@@ -108,8 +121,16 @@ class LocalLlmExecutor:
         return self._settings.llm_parallel
 
     def capabilities(self) -> ExecutorCapabilities:
-        """Task types of the settings."""
-        return ExecutorCapabilities(supported_task_types=self._settings.llm_task_types, context_window_size=self._settings.llm_context_tokens)
+        """Task types of the settings; of those only what the model in force can do."""
+        types = self._settings.llm_task_types
+        if self._current().find is not None:
+            types = tuple(one for one in types if one in TASK_TYPES)
+        return ExecutorCapabilities(supported_task_types=types, context_window_size=self._settings.llm_context_tokens)
+
+    def models(self) -> tuple[str, ...]:
+        """What a claim made now would work with, for its history."""
+        current = self._current()
+        return (f"{current.name} {current.version}".strip(),)
 
     async def status(self) -> str:
         """Raises ApplianceError when the model cannot answer."""
@@ -142,13 +163,30 @@ class LocalLlmExecutor:
 
     async def _answered(self, task: Task, context: TaskContext) -> ExecutionResult:
         current = self._current()
+        with current.hold():
+            async with asyncio.timeout(self._settings.llm_timeout_seconds):
+                if current.find is not None:
+                    return await self._from_documents(task, context, current, current.find)
+                return await self._generated(task, context, current)
+
+    async def _from_documents(self, task: Task, context: TaskContext, current: CurrentModel, find: FindPassages) -> ExecutionResult:
+        data = msgspec.json.decode(task.input_data)
+        question = question_of(task.type, task.description, data, has_schema=context.output_schema is not None)
+        account = _Account(current.name, current.version, "documents", rounds=1)
+        try:
+            result, finish = await answer_from_documents(current.model, question, await find(question, task.space))
+        except ApplianceError as error:
+            raise ExecutionFailedError(error.message, code=error.code, retryable=error.code not in _LASTING) from error
+        account.usage, account.reason, account.refused = finish.usage, finish.reason, finish.refused
+        return ExecutionResult(msgspec.Raw(msgspec.json.encode(result)), account.metrics(self._settings.llm_costs))
+
+    async def _generated(self, task: Task, context: TaskContext, current: CurrentModel) -> ExecutionResult:
         request, template = self._prompt(task, context.output_schema)
-        account = _Account(current.name, template.id)
-        async with asyncio.timeout(self._settings.llm_timeout_seconds):
-            text = await self._round(current.model, request, context, account)
-            result = msgspec.Raw(msgspec.json.encode({"text": text}))
-            if context.output_schema is not None:
-                result = await self._structured(text, bytes(context.output_schema), current.model, request, context, account)
+        account = _Account(current.name, current.version, template.id)
+        text = await self._round(current.model, request, context, account)
+        result = msgspec.Raw(msgspec.json.encode({"text": text}))
+        if context.output_schema is not None:
+            result = await self._structured(text, bytes(context.output_schema), current.model, request, context, account)
         return ExecutionResult(result, account.metrics(self._settings.llm_costs))
 
     def _prompt(self, task: Task, schema: msgspec.Raw | None) -> tuple[ChatRequest, PromptTemplate]:

@@ -42,8 +42,11 @@ class Box:
         self.refused: set[tuple[str, str]] = set()
         self.replica = Replica(log, Projection(1000), "r", clock)
         limits = OrchestratorSettings(**settings)
-        self.firing = Firing(self.replica, limits, lambda owner, space: (owner, space) not in self.refused)
+        self.firing = Firing(self.replica, limits, self._may_submit)
         self.desk = ScheduleDesk(self.replica, self.firing, limits)
+
+    async def _may_submit(self, owner: str, space: str) -> bool:
+        return (owner, space) not in self.refused
 
     @property
     def tasks(self) -> list:
