@@ -205,3 +205,13 @@ async def test_a_subgraph_goes_on_where_it_stopped(tmp_path):
         assert len(namespaces) == 2
         assert "yes" in (await outer.ainvoke(Command(resume="yes"), CONFIG))["done"]
         assert ran == ["inner"]
+
+
+def test_the_example_of_the_guide_runs(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "langgraph.md").read_text()
+    example = guide.split("```python\n")[1].split("```")[0].replace('main("var")', f"main({str(tmp_path)!r})")
+    ran = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False)
+    assert ran.returncode == 0, ran.stderr
+    first, second = ran.stdout.splitlines()
+    assert "send it?" in first
+    assert second == "{'log': ['draft', 'yes']}"
