@@ -9,7 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 
 from appliance.contracts.orchestrator.v1.values import TaskStatus
@@ -43,6 +43,7 @@ class Projection:
         self.unmet: dict[str, set[str]] = {}
         self.open_count = 0
         self.open_by_space: dict[str, int] = {}
+        self.open_types: dict[str, Counter[str]] = {}
         self._keep_terminal = keep_terminal
         self._terminal: OrderedDict[str, None] = OrderedDict()
         self._task_listeners: list[TaskListener] = []
@@ -191,6 +192,12 @@ class Projection:
             self.open_by_space[state.space] = left
         else:
             self.open_by_space.pop(state.space, None)
+        types = self.open_types.setdefault(state.space, Counter())
+        types[state.type] += by
+        if not types[state.type]:
+            del types[state.type]
+            if not types:
+                del self.open_types[state.space]
 
     def _let_go(self, executor: str, task_id: str) -> None:
         mine = self.held.get(executor)

@@ -53,6 +53,7 @@ class OrchestratorSettings(ServiceSettings):
     max_tasks_per_submission: int = Field(default=500, gt=0, le=1000)
     max_open_tasks: int = Field(default=200_000, gt=0)
     max_open_tasks_per_space: int = Field(default=100_000, gt=0)
+    max_open_types_per_space: int = Field(default=1_000, gt=0)
     max_input_bytes: int = Field(default=256 * KIB, gt=0)
     max_result_bytes: int = Field(default=512 * KIB, gt=0)
     max_checkpoint_bytes: int = Field(default=4 * MIB, gt=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from appliance.contracts.orchestrator.v1.values import TaskSpec
 from appliance.kit.errors import ApplianceError
 from services.orchestrator.domain.events import TaskCreated
 from services.orchestrator.identifiers import TASK, derived_id, new_id
+from services.orchestrator.scheduling.dependency_order import dependency_order
 
 MOST_DEPENDENCIES: Final = 1_000
 MOST_TEXT: Final = 20_000
@@ -50,7 +51,7 @@ def plan(specs: Sequence[TaskSpec], owner: str, max_input_bytes: int, now: float
         raise _invalid("two tasks of the submission have the same key")
     known = set(ids)
     resolved = [tuple(dict.fromkeys(by_key.get(name, name) for name in spec.dependencies)) for spec in specs]
-    order = _order(ids, specs, resolved)
+    order = _order([spec.key or f"#{at}" for at, spec in enumerate(specs)], resolved, ids)
     return [
         Planned(at, ids[at], _created(specs[at], owner, resolved[at], parent), tuple(one for one in resolved[at] if one not in known)) for at in order
     ]
@@ -107,40 +108,12 @@ def _decoded(raw: msgspec.Raw, what: str) -> Any:
         raise _invalid(f"{what} is not JSON") from exc
 
 
-def _order(ids: Sequence[str], specs: Sequence[TaskSpec], resolved: Sequence[tuple[str, ...]]) -> list[int]:
-    """Dependencies first (Kahn). A cycle can only be within a submission: what exists already depends on nothing new."""
+def _order(names: Sequence[str], resolved: Sequence[tuple[str, ...]], ids: Sequence[str]) -> list[int]:
+    """Dependencies first. A cycle can only be within a submission: what exists already depends on nothing new."""
     position = {task_id: at for at, task_id in enumerate(ids)}
-    waiting: dict[int, int] = {}
-    followers: dict[int, list[int]] = {}
-    for at, dependencies in enumerate(resolved):
-        if ids[at] in dependencies:
-            raise _invalid(f"task {specs[at].key or at} depends on itself")
-        inside = [position[one] for one in dependencies if one in position]
-        waiting[at] = len(inside)
-        for one in inside:
-            followers.setdefault(one, []).append(at)
-    ready = [at for at, count in waiting.items() if not count]
-    for at in ready:
-        for follower in followers.get(at, ()):
-            waiting[follower] -= 1
-            if not waiting[follower]:
-                ready.append(follower)
-    if len(ready) < len(ids):
-        raise _invalid(f"the dependencies form a cycle: {_cycle(resolved, position, specs, set(ready))}")
-    return ready
-
-
-def _cycle(resolved: Sequence[tuple[str, ...]], position: Mapping[str, int], specs: Sequence[TaskSpec], done: set[int]) -> str:
-    """One cycle, by keys: from any task that is left, back along what it waits for."""
-    at = next(number for number in range(len(specs)) if number not in done)
-    seen: dict[int, int] = {}
-    path: list[int] = []
-    while at not in seen:
-        seen[at] = len(path)
-        path.append(at)
-        at = next(position[one] for one in resolved[at] if one in position and position[one] not in done)
-    names = [str(specs[number].key or number) for number in (*path[seen[at] :], at)]
-    return " → ".join(names[:12])
+    inside = {names[at]: [names[position[one]] for one in dependencies if one in position] for at, dependencies in enumerate(resolved)}
+    place = {name: at for at, name in enumerate(names)}
+    return [place[name] for name in dependency_order(inside, lambda _: False)]
 
 
 def _invalid(message: str) -> ApplianceError:

@@ -1,6 +1,6 @@
-"""Backpressure: what the box takes in before it says "later" or "too large".
+"""Backpressure: how many tasks the box takes in before it says "later".
 
-Owns: the limits and the refusal with a time to come back. Does not own: the counts (the projection knows them) or rate limits of callers (edge).
+Owns: the limits and the refusal with a time to come back. Does not own: the counts (the projection knows them), sizes of tasks (``submission``), rate limits of callers (edge).
 """
 
 from __future__ import annotations
@@ -22,17 +22,11 @@ class AdmissionLimits:
         open_tasks: not finished, in the whole box.
         open_tasks_per_space: the same in one space; lower, so that one space cannot close the door to others.
         open_types_per_space: different task types among the open tasks of one space (each costs the scheduler a little).
-        tasks_per_submission: in one call.
-        payload_bytes: input, metadata and schema of one task together.
-        submission_bytes: of all tasks of one call.
     """
 
     open_tasks: int = 250_000
     open_tasks_per_space: int = 150_000
     open_types_per_space: int = 1_000
-    tasks_per_submission: int = 10_000
-    payload_bytes: int = 1_048_576
-    submission_bytes: int = 33_554_432
 
     def __post_init__(self) -> None:
         if min(getattr(self, name) for name in self.__slots__) < 1:
@@ -54,27 +48,6 @@ class BoxLoad:
     by_space: Mapping[str, int] | None = None
     types_by_space: Mapping[str, int] | None = None
     finished_per_second: float = 0.0
-
-
-def check_sizes(payload_bytes: list[int], limits: AdmissionLimits) -> None:
-    """Refuse a submission for what it is, whatever the load.
-
-    Args:
-        payload_bytes: of each task.
-        limits: of the box.
-
-    Raises:
-        ApplianceError: ``too_large``.
-    """
-    if len(payload_bytes) > limits.tasks_per_submission:
-        raise _too_large(f"{len(payload_bytes):,} tasks in one call", f"at most {limits.tasks_per_submission:,}; send several calls")
-    largest = max(payload_bytes, default=0)
-    if largest > limits.payload_bytes:
-        raise _too_large(
-            f"the payload of a task has {largest:,} bytes", f"at most {limits.payload_bytes:,}; upload a document and name it in the input"
-        )
-    if sum(payload_bytes) > limits.submission_bytes:
-        raise _too_large(f"the submission has {sum(payload_bytes):,} bytes", f"at most {limits.submission_bytes:,}; send several calls")
 
 
 def check_room(new_by_space: Mapping[str, int], load: BoxLoad, limits: AdmissionLimits, new_types_by_space: Mapping[str, int] | None = None) -> None:

@@ -1,6 +1,6 @@
 """An order in which tasks of one submission can be done, or why there is none (Kahn 1962).
 
-Pure: usable before ids are given, with the keys of a submission. Does not own: the graph of tasks that exist (``dependency_graph``).
+Pure: usable before ids are given, with the keys of a submission. Does not own: the graph of tasks that exist (``projection``).
 """
 
 from __future__ import annotations

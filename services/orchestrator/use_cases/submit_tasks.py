@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from appliance.contracts.orchestrator.v1.values import Task, TaskSpec
@@ -13,6 +14,7 @@ from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.local_executors import LocalExecutor, LocalExecutors
 from services.orchestrator.replica import Replica
 from services.orchestrator.rights import Rights
+from services.orchestrator.scheduling.admission import AdmissionLimits, BoxLoad, check_room
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.submission import Planned, plan
 from services.orchestrator.views import task_view
@@ -37,6 +39,10 @@ class SubmitTasks:
         self._local = local
         self._settings = settings
         self._check_spec = check_spec
+        self._limits = AdmissionLimits(
+            open_tasks=settings.max_open_tasks, open_tasks_per_space=settings.max_open_tasks_per_space,
+            open_types_per_space=settings.max_open_types_per_space,
+        )  # fmt: skip
 
     async def submit(self, principal: Principal, specs: Sequence[TaskSpec]) -> Sequence[Task]:
         """See ``contracts.orchestrator.v1.api.Tasks.submit``; answers in the order of ``specs``."""
@@ -85,13 +91,11 @@ class SubmitTasks:
 
     def _check_room(self, specs: Sequence[TaskSpec]) -> None:
         """Backpressure: refuse, rather than let the log and memory grow without end."""
-        projection, settings = self._replica.projection, self._settings
-        if projection.open_count + len(specs) > settings.max_open_tasks:
-            raise _full("the box", settings.max_open_tasks)
-        for space in {spec.space for spec in specs}:
-            count = sum(spec.space == space for spec in specs)
-            if projection.open_by_space.get(space, 0) + count > settings.max_open_tasks_per_space:
-                raise _full("the space", settings.max_open_tasks_per_space)
+        projection = self._replica.projection
+        types = {space: len(known) for space, known in projection.open_types.items()}
+        load = BoxLoad(projection.open_count, projection.open_by_space, types)
+        fresh = {(spec.space, spec.type) for spec in specs if spec.type not in projection.open_types.get(spec.space, ())}
+        check_room(Counter(spec.space for spec in specs), load, self._limits, Counter(space for space, _ in fresh))
 
     async def _check_outside(self, principal: Principal, planned: Sequence[Planned]) -> None:
         for dependency in dict.fromkeys(one for task in planned for one in task.outside):
@@ -102,8 +106,3 @@ class SubmitTasks:
                 )
             if state.is_terminal and dependency not in self._replica.projection.tasks:
                 self._replica.projection.put_task(None, state)
-
-
-def _full(what: str, most: int) -> ApplianceError:
-    hint = "wait until some are done, then submit again"
-    return ApplianceError("overloaded", f"{what} has {most} open tasks already", hint=hint, retry_after_seconds=5)

@@ -3,11 +3,9 @@
 import pytest
 
 from appliance.kit.errors import ApplianceError
-from services.orchestrator.scheduling.admission import AdmissionLimits, BoxLoad, check_room, check_sizes
+from services.orchestrator.scheduling.admission import AdmissionLimits, BoxLoad, check_room
 
-LIMITS = AdmissionLimits(
-    open_tasks=100, open_tasks_per_space=60, open_types_per_space=3, tasks_per_submission=50, payload_bytes=10, submission_bytes=200
-)
+LIMITS = AdmissionLimits(open_tasks=100, open_tasks_per_space=60, open_types_per_space=3)
 
 
 def code_of(call, *arguments) -> str:
@@ -18,13 +16,7 @@ def code_of(call, *arguments) -> str:
 
 
 def test_what_fits_exactly_is_taken():
-    check_sizes([10] * 20, LIMITS)
     check_room({"a": 10}, BoxLoad(90, {"a": 50}, {"a": 2}), LIMITS, {"a": 1})
-
-
-@pytest.mark.parametrize("sizes", [[1] * 51, [11], [10] * 21])
-def test_too_many_or_too_large(sizes):
-    assert code_of(check_sizes, sizes, LIMITS) == "too_large"
 
 
 @pytest.mark.parametrize(
@@ -56,4 +48,4 @@ def test_the_time_to_come_back_follows_the_rate(rate, seconds):
 
 def test_limits_must_be_positive():
     with pytest.raises(ApplianceError, match="settings_invalid"):
-        AdmissionLimits(payload_bytes=0)
+        AdmissionLimits(open_tasks=0)
