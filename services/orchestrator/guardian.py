@@ -2,9 +2,7 @@
 
 Every replica has one; the log parts those that act on the same thing, so being late, early or double costs nothing but a lost race.
 
-Invariants:
-1. Nobody loses a claim while its executor was heard of, by this replica's monotonic clock, within the lease: a wall clock that jumps forward ends nothing.
-2. A claim ends when neither the executor nor the task was renewed within the lease; a wall clock that jumps back delays that by at most one lease.
+Silence is judged by ``signs_of_life``: by monotonic clocks, and only by who can hear.
 """
 
 from __future__ import annotations
@@ -21,13 +19,15 @@ from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.orchestrator.dispatch import Dispatch
 from services.orchestrator.domain import commands as cm
-from services.orchestrator.domain.events import ApprovalRequested, Assigned, Envelope, ExecutorStatusChanged, Reopened, Resumed
+from services.orchestrator.domain.events import ApprovalRequested, Assigned, Envelope, ExecutorStatusChanged, ProgressReported, Reopened, Resumed
 from services.orchestrator.domain.registry import ExecutorState
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.ports import Leases
 from services.orchestrator.replica import Replica
+from services.orchestrator.signs_of_life import SignsOfLife
 
 TICK_SECONDS: Final = 0.1
+AGAIN_SECONDS: Final = 1.0
 AT_ONCE: Final = 1024
 BY: Final = "system:clock"
 _log = get_logger(__name__)
@@ -41,28 +41,26 @@ class Guardian:
         dispatch: is told when waiting times are over.
         leases: signs of life of executors.
         most_losses: see the settings.
-        lease_seconds: of the box's own executors; how long a sign of life lasts at least by the monotonic clock.
+        lease_seconds: of the box's own executors; how long a sign of life lasts at least.
+        longest_lease_seconds: of executors outside; how long one lasts at most.
         attempt_seconds: longest attempt unless the task says otherwise (external executors; the box's own are timed where they run, which also stops
             the clock while a person is asked: a task with questions is left to its lease here).
     """
 
     def __init__(
         self, replica: Replica, dispatch: Dispatch, leases: Leases, *, most_losses: int, lease_seconds: float, attempt_seconds: float,
-        monotonic: Callable[[], float] = time.monotonic,
+        longest_lease_seconds: float, monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._replica = replica
         self._projection = replica.projection
         self._dispatch = dispatch
-        self._leases = leases
+        self.signs = SignsOfLife(leases, replica.name, lease_seconds, longest_lease_seconds, replica.now, monotonic)
         self._most_losses = most_losses
         self._lease_seconds = lease_seconds
         self._attempt_seconds = attempt_seconds
-        self._monotonic = monotonic
-        self._heard: dict[str, tuple[int, float, float]] = {}
         self._due: list[tuple[float, str, str]] = []
         self._void: dict[str, None] = {}
         self._working: set[asyncio.Future[object]] = set()
-        self._grace_until = monotonic() + lease_seconds
 
     def start(self) -> None:
         """Note what the projection has; from here on :meth:`changed` does."""
@@ -75,13 +73,18 @@ class Guardian:
         """A listener of the projection."""
         if before is None:
             self._note(after)
+        if before is not None and before.is_held and not after.is_held:
+            self.signs.let_go(after.id)
         for event in envelope.events:
             if isinstance(event, ApprovalRequested):
                 self._at(event.expires_at, "approval", after.id)
             elif isinstance(event, (Resumed, Reopened)):  # its deadline and its questions count again
                 self._note(after)
+            elif isinstance(event, ProgressReported) and after.is_held:
+                self.signs.renewed(after, event.lease_until - envelope.at, claimed=False)
             elif isinstance(event, Assigned) and after.is_held:
-                self._at(envelope.at + self._limit(after), "attempt", after.id)
+                self.signs.renewed(after, event.lease_until - envelope.at, claimed=True)
+                self._at(self._replica.now() + self._limit(after), "attempt", after.id)
                 if self._is_void(after):
                     self._void[after.id] = None
 
@@ -90,24 +93,6 @@ class Guardian:
         for task_id in self._projection.held.get(executor.id, ()):
             if self._is_void(self._projection.tasks[task_id]):
                 self._void[task_id] = None
-
-    def seen_at(self, executor_id: str) -> float:
-        """Until when it said to live; 0 when it never did."""
-        return self._heard.get(executor_id, (0, 0.0, 0.0))[1]
-
-    def hear(self, executor_id: str, incarnation: int, until: float) -> None:
-        """A sign of life."""
-        self._heard[executor_id] = (incarnation, until, self._monotonic())
-
-    async def listen_forever(self) -> None:
-        """Take in signs of life."""
-        while True:
-            try:
-                async for executor_id, incarnation, until in self._leases.watch():
-                    self.hear(executor_id, incarnation, until)
-            except ApplianceError as error:
-                _log.warning("leases_interrupted", error=error.message)
-            await asyncio.sleep(TICK_SECONDS)
 
     async def run(self) -> None:
         """Act on what is due, for ever."""
@@ -125,7 +110,7 @@ class Guardian:
         await self._fail_dependents()
         await self._look_up_dependencies()
         await self._act_on_due(now)
-        await self._expire_leases(now)
+        await self._expire_leases()
 
     def _note(self, state: TaskState) -> None:
         if not state.is_terminal:
@@ -180,39 +165,37 @@ class Guardian:
             elif kind == "approval":
                 commands += [(task_id, cm.ExpireApproval(approval=one.id)) for one in state.pending_approvals]
             elif state.is_held and state.assigned_at is not None and not state.approvals:
-                due = state.assigned_at + self._limit(state)
-                if due <= now:
+                left = self._limit(state) - self.signs.held_for(state)
+                if left <= 0:
                     commands.append((task_id, self._expiry(state, "timeout")))
+                elif left < 1.0:  # the clocks differ a little; a claim that is younger has an entry of its own
+                    self._at(now + left, "attempt", task_id)
         await self._together(commands)
 
-    async def _expire_leases(self, now: float) -> None:
+    async def _expire_leases(self) -> None:
         commands: list[tuple[str, cm.Command]] = []
         for task_id in list(self._void)[:AT_ONCE]:
             del self._void[task_id]
             state = self._projection.tasks.get(task_id)
             if state is not None and self._is_void(state):  # it may have been taken over meanwhile
                 commands.append((task_id, self._expiry(state, "incarnation")))
-        for executor_id in list(self._projection.held):
-            if len(commands) >= AT_ONCE:
-                break
-            commands += self._silent_claims(executor_id, now)[:AT_ONCE]
+        if self.signs.may_judge():
+            for executor_id in list(self._projection.held):
+                if len(commands) >= AT_ONCE:
+                    break
+                commands += self._silent_claims(executor_id)[:AT_ONCE]
         await self._together(commands)
 
-    def _silent_claims(self, executor_id: str, now: float) -> list[tuple[str, cm.Command]]:
-        incarnation, until, heard_at = self._heard.get(executor_id, (0, 0.0, -1e9))
+    def _silent_claims(self, executor_id: str) -> list[tuple[str, cm.Command]]:
         executor = self._projection.executors.get(executor_id)
-        if executor is not None and not executor.gone and incarnation == executor.incarnation:
-            if until > now or self._monotonic() - heard_at < self._lease_seconds:
+        if executor is not None and not executor.gone:
+            lives = self.signs.lives(executor)
+            if lives:
                 return []
-            self._lose(executor)
-        elif self._monotonic() < self._grace_until:
-            return []  # just started: whoever lives has had no time to be heard
-        found: list[tuple[str, cm.Command]] = []
-        for task_id in self._projection.held.get(executor_id, ()):
-            state = self._projection.tasks[task_id]
-            if state.lease_until is not None and state.lease_until <= now:
-                found.append((task_id, self._expiry(state, "silent")))
-        return found
+            if lives is False:
+                self._lose(executor)
+        held = [self._projection.tasks[task_id] for task_id in self._projection.held.get(executor_id, ())]
+        return [(state.id, self._expiry(state, "silent")) for state in held if not self.signs.claim_holds(state)]
 
     def _lose(self, executor: ExecutorState) -> None:
         if executor.status is ExecutorStatus.ONLINE:
@@ -235,11 +218,21 @@ class Guardian:
             await self._replica.execute(task_id, None, command, by=BY)
         except ApplianceError as error:
             if error.code in {"unavailable", "overloaded", "disk_full"}:
-                self._at(self._replica.now() + 1.0, "deadline" if isinstance(command, cm.PassDeadline) else "approval", task_id)
-                if isinstance(command, cm.FailDependent):
-                    self._dispatch.to_fail[task_id] = command.dependency
+                self._again(task_id, command)
             elif error.code not in {"task_state", "stale_claim", "not_found"}:
                 _log.warning("guardian_command_failed", task=task_id, code=error.code)
+
+    def _again(self, task_id: str, command: cm.Command) -> None:
+        """It could not be written: in a moment."""
+        if isinstance(command, cm.FailDependent):
+            self._dispatch.to_fail[task_id] = command.dependency
+        elif isinstance(command, cm.ExpireLease):
+            if command.reason == "incarnation":
+                self._void[task_id] = None
+            elif command.reason == "timeout":
+                self._at(self._replica.now() + AGAIN_SECONDS, "attempt", task_id)
+        else:
+            self._at(self._replica.now() + AGAIN_SECONDS, "deadline" if isinstance(command, cm.PassDeadline) else "approval", task_id)
 
     def _soon(self, work: Awaitable[object]) -> None:
         task = asyncio.ensure_future(work)

@@ -18,6 +18,7 @@ import uvloop
 from appliance.identity import roles
 from appliance.identity.principal import Principal, SpaceRole
 from appliance.kit.errors import ApplianceError
+from appliance.kit.steady_clock import SteadyClock
 from services.orchestrator.bootstrap import open_orchestrator
 from services.orchestrator.executors.algorithmic import AlgorithmicExecutor
 from services.orchestrator.executors.settings import ExecutorSettings
@@ -46,7 +47,7 @@ class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float = 1.5
     external_lease_seconds: float = 5.0
     approval_seconds: float = 8.0
-    attempt_seconds: float = 60.0
+    attempt_seconds: float = 600.0
     snapshot_events: int = 1_000
     max_log_bytes: int = 256 * 1024 * 1024
     max_object_bytes: int = 256 * 1024 * 1024
@@ -102,7 +103,7 @@ async def run(config: ReplicaConfig) -> None:
         async with (
             open_stores(settings_of(config), Path(config.folder)) as (stores, _),
             open_orchestrator(
-                stores, settings_of(config), [functions, EffectExecutor(Path(config.effects))], now=MovedClock(Path(config.clock))
+                stores, settings_of(config), [functions, EffectExecutor(Path(config.effects))], now=SteadyClock(MovedClock(Path(config.clock)), time.monotonic)
             ) as house,
             serving(
                 Contract(house.tasks, house.control, house.work, house.claims, house.approvals, house.executors, house.feed, house.schedules),

@@ -66,7 +66,7 @@ def _assign(state: TaskState, command: cm.Assign, now: float) -> Events:
         return ()
     if not state.is_claimable or not command.dependencies_met:
         raise ApplianceError("task_state", f"the task is {state.status}, not ready", hint="claim another one")
-    if state.not_before is not None and state.not_before > now:
+    if state.waits(now):
         raise ApplianceError("task_state", "the task waits before its next attempt", hint="claim another one")
     if state.deadline is not None and state.deadline <= now:
         raise ApplianceError("task_state", "the deadline of the task is over", hint="claim another one")

@@ -20,6 +20,8 @@ from appliance.contracts.orchestrator.v1.values import EMPTY, NULL, ApprovalStat
 from services.orchestrator.domain import events as ev
 
 MOST_COMMANDS_KEPT: Final = 4
+LONGEST_JITTER: Final = 1.25
+"""Above the jitter of a backoff (``decide.backoff``)."""
 _READY: Final = frozenset({TaskStatus.PENDING, TaskStatus.REQUIRES_CONTINUATION})
 _HELD: Final = frozenset({TaskStatus.ASSIGNED, TaskStatus.EXECUTING, TaskStatus.AWAITING_APPROVAL})
 
@@ -127,6 +129,10 @@ class TaskState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def is_held(self) -> bool:
         """An executor has it."""
         return self.executor is not None and self.status in _HELD
+
+    def waits(self, now: float) -> bool:
+        """Its backoff is not over. One that is further off than a backoff can be comes from a clock that was wrong, and does not count."""
+        return self.not_before is not None and now < self.not_before <= now + self.retry.most_seconds * LONGEST_JITTER
 
     def approval(self, approval_id: str) -> ApprovalState | None:
         """By id."""

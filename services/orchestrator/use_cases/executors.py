@@ -72,7 +72,7 @@ class ExecutorDesk:
         state = self._own(principal, executor_id)
         until = self._replica.now() + self._lease_seconds
         await self._leases.renew(executor_id, state.incarnation, until)
-        self._guardian.hear(executor_id, state.incarnation, until)
+        self._guardian.signs.hear(executor_id, state.incarnation, until)
         if state.status is ExecutorStatus.LOST:
             online = ExecutorStatusChanged(status=ExecutorStatus.ONLINE, by=principal.subject)
             state = await self._replica.change_executor(
@@ -117,7 +117,7 @@ class ExecutorDesk:
     def _view(self, state: ExecutorState) -> Executor:
         load = len(self._projection.held.get(state.id, ()))
         metrics: PerformanceMetrics = self._performance.of(state.id)
-        return executor_view(state, load, metrics, max(state.seen_at, self._guardian.seen_at(state.id) - self._lease_seconds))
+        return executor_view(state, load, metrics, max(state.seen_at, self._guardian.signs.said_until(state.id) - self._lease_seconds))
 
     @staticmethod
     def _check(executor_id: str, capabilities: ExecutorCapabilities, name: str, version: str, endpoint: str, max_load: int) -> None:
