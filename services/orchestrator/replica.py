@@ -7,6 +7,8 @@ Invariants:
 1. Nothing is applied before the log has acknowledged it; nothing is answered before it is applied.
 2. Decisions of one subject are made one after the other within a replica, by compare-and-set between replicas.
 3. A command that lost a race is decided again on the new state: it may turn out to be done, void, or forbidden.
+4. Nobody is refused, or told that there is nothing to do, on what is out of date: before such an answer the subject is read again. What is written needs
+   no such care (2), nor do the commands of the clock and of the dispatch, for which a wrong refusal only means later.
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ from services.orchestrator.projection import Projection
 from services.orchestrator.subjects import TASKS, executor_subject, space_subject, subject_names, subject_token, task_subject
 
 MOST_TRIES: Final = 32
+SYNC_SECONDS: Final = 5.0
 _RETRY_TAIL_SECONDS: Final = 0.5
+_NOT_CHECKED: Final = (
+    cm.Create, cm.Assign, cm.ExpireLease, cm.FailDependent, cm.PassDeadline, cm.ExpireApproval, cm.Compact, cm.Drop,
+)  # fmt: skip
 _log = get_logger(__name__)
 
 
@@ -62,6 +68,7 @@ class Replica:
         self.now = now
         self.caught_up = asyncio.Event()
         self._event_log = log
+        self._moved = asyncio.Event()
         self._gates: dict[str, asyncio.Future[None]] = {}
         self._raw_listeners: list[Callable[[Sequence[Recorded]], None]] = []
 
@@ -71,15 +78,28 @@ class Replica:
         Raises:
             ApplianceError: what the rules say; ``not_found``; ``unavailable`` when the log is away (a repeated command tells what became of it).
         """
+        sure = isinstance(commands[0], _NOT_CHECKED)
         for _ in range(MOST_TRIES):
             async with _Gate(self._gates, task_id):
-                decision = self._decide(task_id, space, await self._before(task_id, commands[0]), commands, by)
+                before = await self._before(task_id, commands[0])
+                sure = sure or task_id not in self.projection.tasks
+                try:
+                    decision = self._decide(task_id, space, before, commands, by)
+                except ApplianceError:
+                    if sure or before is None:
+                        raise
+                    sure = await self._refreshed(before)
+                    continue
+                if decision.envelope is None and not sure and before is not None:
+                    sure = await self._refreshed(before)
+                    continue
                 if decision.envelope is None:
                     return _known(decision.state)
                 try:
                     return await self._append(decision)
                 except LostRaceError:
                     await self.catch_up(decision.subject)
+                    sure = True
         raise _too_many_races(task_id)
 
     async def execute_all(self, pairs: Sequence[tuple[str, str, Sequence[cm.Command]]], *, by: str) -> Sequence[TaskState]:
@@ -169,6 +189,21 @@ class Replica:
         if kind == TASKS and not entries:
             self.projection.vanish(names[-1])
 
+    async def sync(self, seconds: float = SYNC_SECONDS) -> None:
+        """Return when everything is known that was in the log when this was called: for whoever misses what another replica has acknowledged.
+
+        Raises:
+            ApplianceError: ``unavailable`` when that takes too long.
+        """
+        last = await self._event_log.last_sequence()
+        try:
+            async with asyncio.timeout(seconds):
+                while self.projection.position < last:
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError as exc:
+            raise ApplianceError("unavailable", "this replica lags behind the log", hint="try again, or ask another one") from exc
+
     def listen_raw(self, listener: Callable[[Sequence[Recorded]], None]) -> None:
         """Be given every batch of the tail as it was recorded, in the order of the log."""
         self._raw_listeners.append(listener)
@@ -193,8 +228,15 @@ class Replica:
             if not self.projection.absorb(recorded):
                 await self.load(subject_names(recorded.subject)[-1])
         self.projection.position = batch[-1].sequence
+        self._moved.set()
         for listener in self._raw_listeners:
             listener(batch)
+
+    async def _refreshed(self, state: TaskState) -> bool:
+        """Take in what the log has behind ``state``; True."""
+        for recorded in await self._event_log.read(task_subject(state.space, state.id), after=state.seq):
+            self.projection.absorb(recorded)
+        return True
 
     def _decide(self, task_id: str, space: str | None, state: TaskState | None, commands: Sequence[cm.Command], by: str) -> Decision:
         now = self.now()

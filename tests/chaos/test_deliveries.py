@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
@@ -18,7 +19,7 @@ from services.orchestrator.settings import OrchestratorSettings
 from tests.chaos.checker import check
 from tests.chaos.effects import EffectExecutor, read_effects
 from tests.chaos.record import Record
-from tests.chaos.replica_process import driver
+from tests.chaos.replica_process import agent, driver
 
 WAIT_SECONDS = 30.0
 
@@ -115,3 +116,193 @@ async def test_a_claim_whose_log_was_away_goes_on_when_it_is_back(harm):
         await until_ended(house, [task.id], 10.0)
         assert (await house.tasks.get(driver(), task.id)).status is TaskStatus.COMPLETED
     assert check(await log.read("task.>"), Record(), []) == [] and harmed
+
+
+class LateLog:
+    """A log whose tail is held back: what another replica writes is seen when it is read, or when the test lets it come."""
+
+    def __init__(self, log):
+        self._log = log
+        self.come = asyncio.Event()
+        self.come.set()
+
+    def __getattr__(self, name):
+        return getattr(self._log, name)
+
+    async def tail(self, after):
+        async for batch in self._log.tail(after):
+            await self.come.wait()
+            yield batch
+
+
+@asynccontextmanager
+async def prompt_and_late(adapters=lambda _: [], **changes):
+    """(house, house that lags, its log) on one log."""
+    log, objects, leases = MemoryEventLog(), MemoryObjectStore(), MemoryLeases()
+    late = LateLog(log)
+    async with (
+        open_orchestrator(Stores(log, objects, leases), settings("r0", **changes), adapters(0)) as first,
+        open_orchestrator(Stores(late, objects, leases), settings("r1", **changes), adapters(1)) as second,
+    ):
+        yield first, second, late
+        late.come.set()
+
+
+async def test_a_replica_that_lags_does_not_refuse_what_another_has_made_possible():
+    async with prompt_and_late() as (house, lagging, late):
+        (task,) = await house.tasks.submit(driver(), [spec("one")])
+        await lagging.replica.sync()
+        late.come.clear()
+        await house.control.pause(driver(), task.id)
+        assert (await lagging.control.resume(driver(), task.id)).status is TaskStatus.PENDING
+        assert (await house.control.pause(driver(), task.id)).status is TaskStatus.PAUSED
+
+
+async def test_an_agent_may_report_to_another_replica_than_it_claimed_from():
+    capabilities = ExecutorCapabilities(supported_task_types=("chaos.steps",))
+    async with prompt_and_late(external_lease_seconds=30.0) as (house, lagging, late):
+        (task,) = await house.tasks.submit(driver(), [spec("one")])
+        await lagging.replica.sync()
+        late.come.clear()
+        await house.executors.register(agent(), "agent-1", ExecutorType.CLAUDE_OPUS, capabilities)
+        claimed = await house.work.claim(agent(), "agent-1")
+        assert claimed is not None and claimed.id == task.id
+        asyncio.get_running_loop().call_later(0.2, late.come.set)
+        await lagging.work.progress(agent(), task.id, claimed.fencing_token, 0.5)
+        late.come.clear()
+        request = await house.approvals.request(agent(), task.id, claimed.fencing_token, "chaos.write", msgspec.Raw(b'{"text":"x"}'))
+        asyncio.get_running_loop().call_later(0.2, late.come.set)
+        assert (await lagging.approvals.decide(driver(), request.id, "approve")).decided_by == driver().subject
+        await house.work.complete(agent(), task.id, claimed.fencing_token, msgspec.Raw(b"1"))
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+async def test_a_clock_that_is_wrong_keeps_nothing_for_ever_when_its_replica_dies(jump):
+    """It promised to live for an hour more, held claims for as long, and put an attempt off for an hour."""
+    log, objects, leases = MemoryEventLog(), MemoryObjectStore(), MemoryLeases()
+    stores, never = Stores(log, objects, leases), asyncio.Event()
+
+    class Stuck(StepExecutor):
+        async def execute(self, task, context):
+            if msgspec.json.decode(task.input_data).get("fail"):
+                raise ExecutionFailedError("as planned")
+            await never.wait()
+
+    async with open_orchestrator(stores, settings("r0"), [Stuck()], now=lambda: time.time() + jump) as house:
+        made = await house.tasks.submit(driver(), [spec("held"), spec("put off", {"fail": 1})])
+        async with asyncio.timeout(WAIT_SECONDS):
+            while (await house.tasks.get(driver(), made[1].id)).not_before is None and (await house.tasks.get(driver(), made[1].id)).attempt < 2:
+                await asyncio.sleep(0.01)
+    async with open_orchestrator(stores, settings("r1"), [StepExecutor()]) as house:
+        begin = time.monotonic()
+        await until_ended(house, [task.id for task in made], 10.0)
+        assert time.monotonic() - begin < 5.0
+
+
+async def test_a_replica_that_hears_nothing_takes_nobody_for_dead():
+    """Its leases come no more (a cut network): the others live, and their claims must still be theirs when it hears again."""
+    log, objects = MemoryEventLog(), MemoryObjectStore()
+    leases, deaf = MemoryLeases(), DeafLeases()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(StepExecutor):
+        async def execute(self, task, context):
+            begun.set()
+            await go_on.wait()
+            return await super().execute(task, context)
+
+    slow = Slow()
+    deaf.inner = leases
+    async with (
+        open_orchestrator(Stores(log, objects, leases), settings("r0"), [slow]) as house,
+        open_orchestrator(Stores(log, objects, deaf), settings("r1")) as other,
+    ):
+        (task,) = await house.tasks.submit(driver(), [spec("one")])
+        await begun.wait()
+        await other.replica.sync()
+        deaf.is_deaf = True
+        await asyncio.sleep(1.5)  # several leases: nothing shall happen in them
+        deaf.is_deaf = False
+        await asyncio.sleep(1.0)
+        go_on.set()
+        await until_ended(house, [task.id])
+        names = [event.name for event in await house.tasks.history(driver(), task.id)]
+        assert "LeaseExpired" not in names, names
+
+
+class DeafLeases:
+    """Leases of a replica that may be cut off: it says and hears nothing then."""
+
+    inner: MemoryLeases
+    is_deaf = False
+
+    async def renew(self, executor, incarnation, until):
+        if self.is_deaf:
+            raise ApplianceError("unavailable", "cut off")
+        await self.inner.renew(executor, incarnation, until)
+
+    async def watch(self):
+        async for change in self.inner.watch():
+            if not self.is_deaf:
+                yield change
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_many_replicas_and_a_log_that_loses_replies_refuses_and_parts_racers(seed, tmp_path):
+    """Every kind of bad answer at random under 120 tasks in chains; then the checker reads the log."""
+    rng, log, record = random.Random(seed), MemoryEventLog(), Record()
+    path = tmp_path / "effects"
+
+    async def harm():
+        while True:
+            what = rng.choice(("lose_replies", "refuse", "conflict", "delay", "none"))
+            if what == "conflict":
+                log.conflict_on = lambda _: rng.random() < 0.3
+            elif what == "delay":
+                log.gate = asyncio.Event()
+            elif what != "none":
+                setattr(log, what, rng.randrange(1, 6))
+            await asyncio.sleep(rng.uniform(0.01, 0.1))
+            log.conflict_on = None
+            if log.gate is not None:
+                log.gate.set()
+                log.gate = None
+
+    async with house_of(log, 4, lambda _: [StepExecutor(), EffectExecutor(path)]) as houses:
+        harming = asyncio.create_task(harm())
+        deciding = asyncio.create_task(decide_all(houses, rng, record))
+        try:
+            for number in range(0, 120, 6):
+                specs = [spec(f"k{number + at}", {"steps": 3, "fail": rng.choice((0, 0, 1))}, dependencies=(f"k{number + at - 1}",) if at else ()) for at in range(5)]
+                specs.append(TaskSpec(type="chaos.effect", space="alpha", key=f"k{number + 5}", input_data=msgspec.Raw(b'{"effects":2,"decision":"approve"}')))
+                made = await persist(houses, rng, lambda house: house.tasks.submit(driver(), specs))
+                record.submitted.update({one.key: task.id for one, task in zip(specs, made, strict=True)})
+            for task_id in record.submitted.values():
+                await persist(houses, rng, lambda house: until_ended(house, [task_id]))
+        finally:
+            harming.cancel()
+            deciding.cancel()
+            await asyncio.gather(harming, deciding, return_exceptions=True)
+        log.conflict_on, log.refuse, log.lose_replies = None, 0, 0
+        assert check(await log.read("task.>"), record, read_effects(path)) == []
+
+
+async def persist(houses, rng, call):
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            try:
+                return await call(rng.choice(houses))
+            except ApplianceError as error:
+                assert error.code in {"unavailable", "overloaded"}, error
+            await asyncio.sleep(0.01)
+
+
+async def decide_all(houses, rng, record):
+    while True:
+        for request in await houses[0].approvals.list(driver()):
+            try:
+                answer = await rng.choice(houses).approvals.decide(driver(), request.id, "approve")
+                record.decisions[request.id] = str(answer.status)
+            except ApplianceError as error:
+                assert error.code in {"unavailable", "overloaded", "task_state", "not_found"}, error
+        await asyncio.sleep(0.02)

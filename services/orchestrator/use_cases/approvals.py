@@ -107,6 +107,8 @@ class ApprovalDesk:
         return True
 
     async def _readable(self, principal: Principal, approval_id: str) -> TaskState:
+        if self._questions.task_of(approval_id) is None:  # another replica may have taken the question just now
+            await self._replica.sync()
         task_id = self._questions.task_of(approval_id)
         state = await self._replica.state(task_id) if task_id is not None else None
         if state is None or not self._may_read(principal, state):

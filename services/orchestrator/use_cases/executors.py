@@ -69,7 +69,7 @@ class ExecutorDesk:
 
     async def heartbeat(self, principal: Principal, executor_id: str) -> Executor:
         """See the contract. One that was taken for lost is online again; what it held is gone."""
-        state = self._own(principal, executor_id)
+        state = await self._own(principal, executor_id)
         until = self._replica.now() + self._lease_seconds
         await self._leases.renew(executor_id, state.incarnation, until)
         self._guardian.signs.hear(executor_id, state.incarnation, until)
@@ -82,7 +82,7 @@ class ExecutorDesk:
 
     async def unregister(self, principal: Principal, executor_id: str) -> None:
         """See the contract."""
-        self._own(principal, executor_id)
+        await self._own(principal, executor_id)
         gone = ExecutorUnregistered()
         await self._replica.change_executor(executor_id, lambda known: (gone,) if known is not None and not known.gone else (), by=principal.subject)
 
@@ -104,8 +104,11 @@ class ExecutorDesk:
         )
         return self._view(state)
 
-    def _own(self, principal: Principal, executor_id: str) -> ExecutorState:
+    async def _own(self, principal: Principal, executor_id: str) -> ExecutorState:
         state = self._projection.executors.get(executor_id)
+        if state is None or state.gone:  # it may have registered with another replica just now
+            await self._replica.sync()
+            state = self._projection.executors.get(executor_id)
         if state is None or state.gone or not (principal.is_admin or state.owner == principal.subject):
             raise not_found("executor")
         return state

@@ -25,6 +25,7 @@ from appliance.identity.task_rights import claimable_spaces
 from appliance.kit.errors import ApplianceError, not_found
 from services.orchestrator.dispatch import ClaimTerms, Dispatch
 from services.orchestrator.domain import commands as cm
+from services.orchestrator.domain.claims import stale
 from services.orchestrator.domain.events import ExecutorRegistered
 from services.orchestrator.domain.registry import ExecutorState
 from services.orchestrator.domain.task_state import TaskState
@@ -64,12 +65,12 @@ class WorkDesk:
         self, principal: Principal, executor_id: str, capabilities: ExecutorCapabilities | None = None, wait_seconds: float = 0.0
     ) -> Task | None:
         """See the contract. ``capabilities`` replace the registered ones when they differ."""
-        executor = self._own_executor(principal, executor_id)
+        executor = await self._own_executor(principal, executor_id)
         if capabilities is not None and capabilities != executor.capabilities:
             executor = await self._registered_anew(principal, executor, capabilities)
         until = self._replica.now() + min(max(wait_seconds, 0.0), MOST_WAIT_SECONDS)
         while True:
-            executor = self._own_executor(principal, executor_id)
+            executor = await self._own_executor(principal, executor_id)
             load = len(self._projection.held.get(executor_id, ()))
             if load < executor.max_load:
                 spaces = None if principal.is_admin else claimable_spaces(principal)
@@ -124,9 +125,7 @@ class WorkDesk:
 
     async def delegate(self, principal: Principal, task_id: str, token: int, spec: TaskSpec) -> Task:
         """See the contract. The child lives where its parent lives and belongs to whom the parent belongs."""
-        state = await self._held(principal, task_id)
-        if not state.is_held or state.token != token:
-            raise ApplianceError("stale_claim", "this claim of the task has ended", hint="stop working on it and claim again")
+        state = await self._held(principal, task_id, token)
         child = msgspec.structs.replace(spec, space=state.space)
         self._rights.require(principal, Verb.CREATE, state)
         (task,) = await self._submitting.make(principal, [child], f"{state.owner}", by=principal.subject, parent=task_id)
@@ -141,9 +140,7 @@ class WorkDesk:
 
     async def steps(self, principal: Principal, task_id: str, token: int) -> Sequence[StepRecord]:
         """See the contract."""
-        state = await self._held(principal, task_id)
-        if not state.is_held or state.token != token:
-            raise ApplianceError("stale_claim", "this claim of the task has ended", hint="stop working on it and claim again")
+        state = await self._held(principal, task_id, token)
         return [StepRecord(name=name, result=result) for name, result in state.steps.items()]
 
     async def load_checkpoint(self, principal: Principal, task_id: str, checkpoint_id: str | None = None) -> Checkpoint | None:
@@ -167,8 +164,11 @@ class WorkDesk:
         self._check_size("outcome", len(bytes(outcome)), 65_536)
         await self._replica.execute(task_id, None, cm.FinishEffect(token=token, approval=approval_id, outcome=outcome), by=principal.subject)
 
-    def _own_executor(self, principal: Principal, executor_id: str) -> ExecutorState:
+    async def _own_executor(self, principal: Principal, executor_id: str) -> ExecutorState:
         executor = self._projection.executors.get(executor_id)
+        if executor is None or executor.gone:  # it may have registered with another replica just now
+            await self._replica.sync()
+            executor = self._projection.executors.get(executor_id)
         if executor is None or executor.gone or not (principal.is_admin or executor.owner == principal.subject):
             raise not_found("executor")
         if executor.status is ExecutorStatus.DISABLED:
@@ -189,8 +189,19 @@ class WorkDesk:
 
         return await self._replica.change_executor(executor.id, decide, by=principal.subject)
 
-    async def _held(self, principal: Principal, task_id: str) -> TaskState:
-        return self._rights.require_holder(principal, await self._replica.state(task_id))
+    async def _held(self, principal: Principal, task_id: str, token: int | None = None) -> TaskState:
+        """The task, when the caller's executor has it or had it, and (with ``token``) when this claim holds. Claims of other replicas are waited for."""
+        try:
+            return self._checked(principal, await self._replica.state(task_id), token)
+        except ApplianceError:
+            await self._replica.sync()
+        return self._checked(principal, await self._replica.state(task_id), token)
+
+    def _checked(self, principal: Principal, state: TaskState | None, token: int | None) -> TaskState:
+        held = self._rights.require_holder(principal, state)
+        if token is not None and (not held.is_held or held.token != token):
+            raise stale(held)
+        return held
 
     async def _done(self, principal: Principal, task_id: str, command: cm.Command) -> Task:
         state = await self._replica.execute(task_id, None, command, by=principal.subject)
