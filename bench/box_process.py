@@ -77,5 +77,6 @@ class BoxProcess:
         until = time.monotonic() + _LIMIT_SECONDS
         while (seen := len({note.task for note in self.notes(what)})) < count:
             if self.process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"{seen} of {count} {what!r}; the box: {self.process.poll()}; see {self._steps.with_name('box.log')}")
+                said = self._steps.with_name("box.log").read_text()[-2000:]
+                raise RuntimeError(f"{seen} of {count} {what!r}; the box: {self.process.poll()}; it said: {said}")
             time.sleep(_LOOK_SECONDS)

@@ -2,7 +2,7 @@
 
 ``python -m bench.task_box FOLDER``: runs as ``FOLDER/plan.json`` says until it is killed or terminated. Owns what the benchmark reads: lines
 ``<what> <moment> <task> <mark>`` in ``FOLDER/<name>.steps`` (moments of ``time.monotonic``, which processes of one machine share), written when a step
-reaches the executor from its worker (the names of the steps), when a task was claimed (``claim``, by whomever) and when its completion is durable
+reaches the executor from its worker (the names of the steps), when a task was made (``made``) or claimed (``claim``), by whomever, and when its completion is durable
 (``done``); ``at`` tells when the start was where. The worker itself may write nothing (its sandbox), so the executor does it: before the next step begins.
 """
 
@@ -74,7 +74,9 @@ class StepNotes:
 
     def changed(self, before: TaskState | None, after: TaskState, _envelope: Envelope | None = None) -> None:
         """A listener of the projection: claims and completions."""
-        if before is not None and after.token != before.token:
+        if before is None:
+            self.note("made", after.id)
+        if after.is_held and after.token != (before.token if before is not None else 0):
             self.note("claim", after.id, after.executor or "")
         if after.status == "completed" and (before is None or before.status != "completed"):
             self.note("done", after.id, bytes(after.result).decode())

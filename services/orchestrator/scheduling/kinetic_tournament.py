@@ -28,7 +28,7 @@ class Contestant:
     Attributes:
         level: see the policy.
         deadline: ``math.inf`` without one, or when the policy does not look at deadlines.
-        number: in order of arrival.
+        number: of equals the lowest goes first; in order of arrival, see ``ReadyQueue.push``.
         is_waiting: False once it was taken out; heaps drop it when they meet it.
     """
 

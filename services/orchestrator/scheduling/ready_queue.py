@@ -30,6 +30,7 @@ from services.orchestrator.scheduling.space_shares import SpaceShares
 CAPACITY: Final = 1_000_000
 MOST_CANDIDATES: Final = 8
 MOST_VIEWS: Final = 64
+_CAME_BACK: Final = 1 << 60  # taken off the number of a task that was given out before: of equals it goes first
 
 
 class _SpaceQueue:
@@ -117,7 +118,7 @@ class ReadyQueue:
         return task_id in self._waiting
 
     def push(self, task: ReadyTask, now: float) -> None:
-        """Let it wait; a task with the same id that waits already is replaced.
+        """Let it wait, behind its equals, before them when it was given out already; a task with the same id that waits already is replaced.
 
         Raises:
             ApplianceError: ``overloaded`` when the queue is full.
@@ -125,7 +126,8 @@ class ReadyQueue:
         if task.id not in self._waiting and len(self._waiting) >= self._capacity:
             raise ApplianceError("overloaded", "too many tasks are ready", hint="wait for executors to catch up", retry_after_seconds=5.0)
         self.remove(task.id, now)
-        self._add(Contestant(task, self._policy, next(self._numbers)), now)
+        number = next(self._numbers) - (_CAME_BACK if task.dispatches else 0)
+        self._add(Contestant(task, self._policy, number), now)
 
     def remove(self, task_id: str, now: float) -> bool:
         """It waits no more (cancelled, paused, claimed elsewhere); False when it did not wait."""

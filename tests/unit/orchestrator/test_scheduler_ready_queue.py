@@ -40,6 +40,14 @@ def test_the_higher_priority_goes_first_and_equals_in_order_of_arrival():
     assert drained(queue) == ["high", "first", "second", "low"]
 
 
+def test_a_task_whose_executor_died_goes_before_its_equals_not_behind_all_that_wait():
+    queue = a_queue()
+    for name, dispatches in [("first", 0), ("second", 0), ("lost", 1), ("lost later", 1)]:
+        queue.push(a_task(name, dispatches=dispatches), NOW)
+    queue.push(a_task("more important", priority=90), NOW)
+    assert drained(queue) == ["more important", "lost", "lost later", "first", "second"]
+
+
 def test_a_near_deadline_lifts_a_task_above_a_higher_priority_and_a_far_one_does_not():
     queue = a_queue()
     queue.push(a_task("important", priority=70), NOW)
