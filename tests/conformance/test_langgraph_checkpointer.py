@@ -45,8 +45,9 @@ async def test_the_saver_conforms_when_it_remembers_nothing():
     assert await conformance(make) == EVERYTHING
 
 
-async def test_the_saver_conforms_on_a_real_server(tmp_path):
-    async with nats_bed(tmp_path, 1) as bed, bed.connection() as connection, open_saver_on(connection, max_bytes=1024**3) as saver:
+@pytest.mark.parametrize("replicas", [1, 3])
+async def test_the_saver_conforms_on_real_servers(tmp_path, replicas):
+    async with nats_bed(tmp_path, replicas) as bed, bed.connection() as connection, open_saver_on(connection, max_bytes=1024**3) as saver:
 
         async def make():
             yield saver

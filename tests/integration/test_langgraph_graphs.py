@@ -23,6 +23,7 @@ from langgraph.types import Command, interrupt
 
 from appliance.kit.errors import ApplianceError
 from appliance.kit.nats_config import last_port
+from appliance.testing.box_process import box_process
 from services.orchestrator.jetstream_stores import open_stores
 from services.orchestrator.langgraph import open_blocking_saver, open_saver, open_saver_on
 from services.orchestrator.settings import OrchestratorSettings
@@ -215,3 +216,29 @@ def test_the_example_of_the_guide_runs(tmp_path):
     first, second = ran.stdout.splitlines()
     assert "send it?" in first
     assert second == "{'log': ['draft', 'yes']}"
+
+
+async def test_a_graph_beside_a_box_outlives_the_kill_of_the_box(tmp_path):
+    async with AsyncExitStack() as joined:
+        with box_process(tmp_path, set_up_models=False) as box:
+            saver = await joined.enter_async_context(open_saver(tmp_path))
+            await asking(saver).ainvoke({"done": []}, CONFIG, durability="sync")
+            os.kill(box.pid, signal.SIGKILL)
+        answering = asyncio.create_task(answered_at_last(saver))  # while there is no server
+        await asyncio.to_thread(joined.enter_context, box_process(tmp_path, set_up_models=False))
+        async with asyncio.timeout(60):
+            assert (await answering)["done"] == ["yes"]
+
+
+async def answered_at_last(saver):
+    while True:
+        try:
+            return await asking(saver).ainvoke(Command(resume="yes"), CONFIG, durability="sync")
+        except ApplianceError as error:
+            assert error.code == "unavailable"
+
+
+def test_the_product_starts_without_langgraph():
+    look = "import sys, services.allinone.__main__, services.allinone.bootstrap; print([one for one in sys.modules if 'langgraph' in one])"
+    ran = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False)
+    assert ran.stdout == "[]\n", ran.stderr

@@ -73,7 +73,7 @@ class EventLogSaver(BlockingCalls):
             matching += [(one.key.id, thread, one.key) for one in found if not filter or await self._matches(thread, one, filter)]
         matching.sort(reverse=True)
         for _, thread, key in matching if limit is None else matching[: max(limit, 0)]:
-            stored = (await self._threads.state(thread)).get(key)
+            stored = (await self._threads.recent_state(thread)).get(key)
             if stored is not None:  # else it was pruned since
                 yield await self._tuple(thread, stored)
 

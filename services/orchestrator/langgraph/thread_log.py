@@ -22,14 +22,12 @@ from services.orchestrator.langgraph.thread_events import (
     Event,
     Packed,
     ThreadEvent,
-    blobs_of,
-    decode,
     encode,
     pack,
     thread_of,
     thread_subject,
-    unpack,
 )  # fmt: skip
+from services.orchestrator.langgraph.thread_reading import STALE_READS, ThreadReader
 from services.orchestrator.langgraph.thread_state import CheckpointKey, ThreadState
 from services.orchestrator.langgraph.thread_values import EVENT_BYTES, ThreadValues
 from services.orchestrator.ports import Entry, EventLog, LostRaceError, ObjectStore, Recorded
@@ -39,7 +37,6 @@ CACHE_BYTES: Final = 64 * 1024 * 1024
 _THREAD_BYTES: Final = 1024  # what a thread takes in memory beside its entries, about
 _MOST_TRIES: Final = 32
 _MOST_WAITING: Final = 10_000
-_STALE_READS: Final = 3
 
 
 class _Waiting:
@@ -82,6 +79,7 @@ class ThreadLog:
     def __init__(self, log: EventLog, objects: ObjectStore, space: str, *, cache_bytes: int = CACHE_BYTES) -> None:
         self._log = log
         self._values = ThreadValues(objects, space)
+        self._reader = ThreadReader(log, self._values)
         self._space = space
         self._cache_bytes = cache_bytes
         self._known: OrderedDict[str, _Thread] = OrderedDict()
@@ -92,6 +90,11 @@ class ThreadLog:
         with self._using(thread) as known:
             async with known.lock:
                 return await self._refresh(known)
+
+    async def recent_state(self, thread: str) -> ThreadState:
+        """As it was read last; the log is asked only for what is not in memory."""
+        found = self._known.get(thread)
+        return found.state if found is not None and found.state.sequence else await self.state(thread)
 
     async def append(self, thread: str, event: ThreadEvent) -> None:
         """Add one event; it is durable when this returns.
@@ -151,7 +154,7 @@ class ThreadLog:
 
     async def threads(self) -> Sequence[str]:
         """The ids of all threads of the space. Reads the whole log."""
-        for _ in range(_STALE_READS):
+        for _ in range(STALE_READS):
             try:
                 return [thread async for thread in self._scan()]
             except ApplianceError as error:  # its beginning was purged in between
@@ -176,46 +179,10 @@ class ThreadLog:
                         yield thread_of(entry.body)
 
     async def _refresh(self, known: _Thread) -> ThreadState:
-        """Extend what is known to the end of the log; begin anew when the log no longer has what is known."""
-        for _ in range(_STALE_READS):
-            state = known.state
-            entries = await self._log.read(known.subject, max(state.sequence - 1, 0))
-            if state.sequence and not (entries and entries[0].sequence == state.sequence):
-                state = ThreadState()
-                entries = await self._log.read(known.subject)
-            known.state = ThreadState()  # should this be cut off half way
-            try:
-                for entry in entries:
-                    if entry.sequence > state.sequence:
-                        state = await self._applied(known.id, state, entry)
-            except ApplianceError as error:
-                if error.code != "not_found":
-                    raise
-                continue  # an object that was deleted by a rewrite since: the log is another one now
-            known.state = state
-            return state
-        raise ApplianceError("snapshot_altered", f"objects of the thread {known.id} are gone", hint="restore the event log from a backup")
-
-    async def _applied(self, thread: str, state: ThreadState, entry: Recorded) -> ThreadState:
-        for event in decode(entry.body).events:
-            if isinstance(event, Packed):
-                state = await self._unpacked(thread, state, event)
-            else:
-                _take_in(state, event)
-        state.sequence = entry.sequence
-        state.size_bytes += len(entry.body)
-        return state
-
-    async def _unpacked(self, thread: str, state: ThreadState, packed: Packed) -> ThreadState:
-        data = await self._values.data(thread, packed.contents)
-        if packed.replaces:
-            state = ThreadState()
-        if packed.contents.key:
-            state.objects.add(packed.contents.key)
-            state.size_bytes += len(data)
-        for event in unpack(data):
-            _take_in(state, event)
-        return state
+        """Extend what is known to the end of the log."""
+        state, known.state = known.state, ThreadState()  # should this be cut off half way
+        known.state = await self._reader.extended(known.id, known.subject, state)
+        return known.state
 
     async def _commit_waiting(self, known: _Thread) -> None:
         batch = _take(known.waiting)
@@ -244,7 +211,7 @@ class ThreadLog:
         except LostRaceError:
             known.state = state
             return False
-        known.state = await self._applied(known.id, state, Recorded(known.subject, sequence, body))
+        known.state = await self._reader.applied(known.id, state, Recorded(known.subject, sequence, body))
         return True
 
     async def _replace(self, known: _Thread, events: tuple[ThreadEvent, ...]) -> bool:
@@ -284,11 +251,6 @@ class ThreadLog:
                 return
             if not self._known[thread].users:
                 self._size -= self._known.pop(thread).counted
-
-
-def _take_in(state: ThreadState, event: ThreadEvent) -> None:
-    state.apply(event)
-    state.objects.update(blob.key for blob in blobs_of(event) if blob.key)
 
 
 def _take(waiting: deque[_Waiting]) -> list[_Waiting]:
