@@ -46,6 +46,7 @@ _LIMIT_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.02
 _CALLERS: Final = 32
 _PAUSE_SECONDS: Final = 0.5
+_STORE_BYTES: Final = 16 * 1024**3  # a limit: room for what the settings reserve
 
 
 @dataclass(slots=True)
@@ -77,7 +78,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self._secrets = NatsSecrets("box", "system")
-        self.nodes: list[NatsNode] = cluster_nodes(folder, self._secrets)
+        self.nodes: list[NatsNode] = cluster_nodes(folder, self._secrets, max_store_bytes=_STORE_BYTES)
         self.urls = tuple(f"nats://127.0.0.1:{node.port}" for node in self.nodes)
         self.credentials = folder / "credentials.json"
         known = {"user": "box", "password": self._secrets.box, "systemUser": "system", "systemPassword": self._secrets.system}
