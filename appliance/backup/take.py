@@ -1,9 +1,9 @@
 """Takes a backup of a home, also while its box runs, without stopping it.
 
-What is in it: databases, originals, audit log, keys, models.toml, everything else in the home but what can be made again (indexes, model
+What is in it: databases, originals, event log, audit log, keys, models.toml, everything else in the home but what can be made again (indexes, model
 snapshots unless asked for) or belongs to the running process (run, uploads, logs).
 
-Why it is consistent: the databases are copied by SQLite's own online backup, each at one moment; originals are never changed in place and
+Why it is consistent: the event log is taken first (``event_log`` says how); the databases are copied by SQLite's own online backup, each at one moment; originals are never changed in place and
 are gathered (hard links) before and after that moment, so whatever a database names is there; the audit log only grows, and is cut at an end
 that its own lock proves whole. A document that is uploaded and deleted again within the backup may be listed without its original.
 """
@@ -24,6 +24,7 @@ from appliance.audit.head import NAME as HEAD_NAME
 from appliance.audit.journal import held_still, list_segments
 from appliance.audit.signing import PRIVATE_NAME, load_private_key
 from appliance.audit.verify import read_head
+from appliance.backup import event_log
 from appliance.backup.archive import ArchiveWriter, writing_archive
 from appliance.backup.index import Facts, Index
 from appliance.home import Home
@@ -35,6 +36,9 @@ Progress = Callable[[str, int], None]
 
 _OF_THE_SITE: Final = "site_history.json"  # how far this site's history was copied; another site has another history
 _MADE_AGAIN: Final = {"indexes", "run", "uploads", "logs"}
+_TAKEN_APART: Final = {"blobs", "audit", event_log.FOLDER}
+_KNOWLEDGE: Final = "knowledge"
+_MADE_OF_KNOWLEDGE: Final = {"indexes", "graphs"}
 _DATABASE_SUFFIXES: Final = (".db", ".db-wal", ".db-shm", ".db-journal")
 
 
@@ -72,13 +76,17 @@ class _Gathered:
         self._home, self._folder = home, folder
 
     def take(self) -> None:
+        event_log.take_event_log(self._home.path, self._folder / event_log.FOLDER)
         self._link_blobs()
-        for database in sorted(self._home.path.glob("*.db")):
-            _copy_database(database, self._folder / database.name)
+        for database in sorted([*self._home.path.glob("*.db"), *self._home.path.glob(f"{_KNOWLEDGE}/*.db")]):
+            target = self._folder / database.relative_to(self._home.path)
+            target.parent.mkdir(exist_ok=True, mode=0o700)
+            _copy_database(database, target)
         self._link_blobs()
 
     def all(self) -> Iterator[tuple[str, Path]]:
-        for path in [*sorted(self._folder.glob("*.db")), *sorted((self._folder / "blobs").glob("??/*"))]:
+        """Databases, then the rest."""
+        for path in sorted((path for path in self._folder.rglob("*") if path.is_file()), key=lambda path: (path.suffix != ".db", path)):
             yield path.relative_to(self._folder).as_posix(), path
 
     def _link_blobs(self) -> None:
@@ -124,12 +132,19 @@ def _others(home: Path, skip: set[str]) -> Iterator[tuple[str, Path]]:
     for folder, folders, files in os.walk(home, onerror=_unreadable):
         place = Path(folder)
         if place == home:
-            folders[:] = [name for name in folders if name not in skip | {"blobs", "audit"}]
+            folders[:] = [name for name in folders if name not in skip | _TAKEN_APART]
+        if place == home / _KNOWLEDGE:
+            folders[:] = [name for name in folders if name not in _MADE_OF_KNOWLEDGE]
         folders.sort()
         for name in sorted(files):
             path = place / name
-            if not name.startswith(".") and not (place == home and (name.endswith(_DATABASE_SUFFIXES) or name == _OF_THE_SITE)):
+            if not name.startswith(".") and not _is_taken(place.relative_to(home), name):
                 yield path.relative_to(home).as_posix(), path
+
+
+def _is_taken(place: Path, name: str) -> bool:
+    """A database, which was copied at one moment, or what belongs to the site."""
+    return place in {Path(), Path(_KNOWLEDGE)} and (name.endswith(_DATABASE_SUFFIXES) or name == _OF_THE_SITE)
 
 
 def _unreadable(error: OSError) -> None:

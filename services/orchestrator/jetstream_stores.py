@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -17,9 +18,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from appliance.kit.errors import ApplianceError
+from appliance.kit.logging import get_logger
 from appliance.kit.nats_config import NatsNode, NatsSecrets, last_port
 from appliance.kit.nats_server import run_nats_server
-from appliance.kit.nats_wire import NatsAddress
+from appliance.kit.nats_snapshots import RESTORE_FOLDER, load_stream, saved_streams
+from appliance.kit.nats_wire import NatsAddress, open_wire
 from services.orchestrator.jetstream_connection import JetStreamAddress, JetStreamConnection, open_jetstream
 from services.orchestrator.jetstream_event_log import open_event_log
 from services.orchestrator.jetstream_leases import JetStreamLeases
@@ -29,6 +32,8 @@ from services.orchestrator.settings import OrchestratorSettings
 
 _LEASES_BYTES: Final = 128 * 1024 * 1024  # the stream of leases, with room
 _NATS_PORT: Final = 4222
+_CONNECT_SECONDS: Final = 30.0
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,19 @@ async def own_server(folder: Path, max_log_bytes: int, max_object_bytes: int, ma
     )
     async with run_nats_server(node) as server:
         box = NatsAddress((("127.0.0.1", server.node.port),), "box", secrets.box, owner=os.geteuid())
+        if await asyncio.to_thread((folder / RESTORE_FOLDER).is_dir):
+            await _put_back(box, folder / RESTORE_FOLDER)
         yield JetStreamAddress(box, "system", secrets.system, 1, max_log_bytes, store=folder)
+
+
+async def _put_back(box: NatsAddress, folder: Path) -> None:
+    """Make the streams that a backup brought (``appliance.backup.event_log``), once; a start that was killed here goes on with the next."""
+    async with open_wire(box, "restore") as wire:
+        await wire.wait_connected(_CONNECT_SECONDS)
+        for name in await asyncio.to_thread(saved_streams, folder):
+            made = await load_stream(wire, name, folder)
+            _log.info("stream_restored", stream=name, made=made)
+    await asyncio.to_thread(shutil.rmtree, folder)
 
 
 def _port_for(folder: Path) -> int:
