@@ -16,7 +16,7 @@ from appliance.contracts.orchestrator.v1.values import TaskStatus
 from appliance.kit.logging import get_logger
 from services.orchestrator.domain.events import Compacted, Envelope, TaskCreated, TaskDropped
 from services.orchestrator.domain.registry import ExecutorState, SpaceState, apply_executor, apply_space
-from services.orchestrator.domain.task_state import TaskState, apply_envelope
+from services.orchestrator.domain.task_state import TaskState, apply_envelope, owned_state
 from services.orchestrator.domain.upcasting import decode_envelope
 from services.orchestrator.ports import Recorded
 from services.orchestrator.subjects import EXECUTORS, TASKS, subject_names
@@ -124,7 +124,7 @@ class Projection:
     def load(self, tasks: Iterable[TaskState], executors: Iterable[ExecutorState], spaces: Iterable[SpaceState], position: int) -> None:
         """Begin from a snapshot; only on an empty projection. Of the listeners only those of spaces are told."""
         for state in tasks:
-            self.put_task(None, state)
+            self.put_task(None, owned_state(state))
         self.executors.update((executor.id, executor) for executor in executors)
         self.spaces.update((space.space, space) for space in spaces)
         self.position = position

@@ -11,6 +11,7 @@ Invariants (driven by the hypothesis machine in ``tests/unit/orchestrator``):
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -67,8 +68,11 @@ class CheckpointRef(msgspec.Struct, frozen=True):
     digest: str
 
 
-class TaskState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything about one task. ``attempts`` counts failures that were reported, ``losses`` claims that ended in silence."""
+class TaskState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Everything about one task. ``attempts`` counts failures that were reported, ``losses`` claims that ended in silence.
+
+    There are many: values have their own bytes (:func:`owned`), names that many tasks share exist once.
+    """
 
     id: str
     type: str
@@ -164,13 +168,33 @@ def apply_envelope(state: TaskState | None, task_id: str, envelope: ev.Envelope,
 def _created(task_id: str, event: ev.TaskCreated, at: float, seq: int) -> TaskState:
     copied = event.checkpoint
     return TaskState(
-        id=task_id, type=event.type, space=event.space, owner=event.owner, description=event.description, input_data=event.input_data,
+        id=task_id, type=sys.intern(event.type), space=sys.intern(event.space), owner=sys.intern(event.owner), description=event.description,
+        input_data=owned(event.input_data),
         priority=event.priority, deadline=event.deadline, dependencies=event.dependencies, key=event.key, executor_type=event.executor_type,
-        output_schema=event.output_schema, retry=event.retry, timeout_seconds=event.timeout_seconds, metadata=event.metadata, parent=event.parent,
-        forked_from=event.forked_from, created_at=at, updated_at=at, seq=seq, steps=event.steps,
+        output_schema=None if event.output_schema is None else owned(event.output_schema), retry=event.retry, timeout_seconds=event.timeout_seconds,
+        metadata=owned(event.metadata), parent=event.parent, forked_from=event.forked_from, created_at=at, updated_at=at, seq=seq,
+        steps=_owned_steps(event.steps),
         restart_from=copied.checkpoint if copied is not None else None,
         checkpoints=(_checkpoint_ref(copied, at),) if copied is not None else (),
     )  # fmt: skip
+
+
+def owned(value: msgspec.Raw) -> msgspec.Raw:
+    """The same in bytes of its own: what was decoded keeps the whole entry, or part of a snapshot, in memory."""
+    return EMPTY if value == EMPTY else value.copy()
+
+
+def owned_state(state: TaskState) -> TaskState:
+    """A state of a snapshot, with nothing of the snapshot's bytes."""
+    schema = None if state.output_schema is None else owned(state.output_schema)
+    return msgspec.structs.replace(
+        state, type=sys.intern(state.type), space=sys.intern(state.space), owner=sys.intern(state.owner), input_data=owned(state.input_data),
+        output_schema=schema, metadata=owned(state.metadata), steps=_owned_steps(state.steps), result=owned(state.result), metrics=owned(state.metrics),
+    )  # fmt: skip
+
+
+def _owned_steps(steps: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    return {name: owned(result) for name, result in steps.items()} if steps else steps
 
 
 _RELEASED: Final[dict[str, Any]] = {"executor": None, "lease_until": None, "assigned_at": None}
@@ -179,7 +203,7 @@ _RELEASED: Final[dict[str, Any]] = {"executor": None, "lease_until": None, "assi
 def _assigned(state: TaskState, event: ev.Assigned, at: float, seq: int) -> dict[str, Any]:
     return {
         "status": TaskStatus.EXECUTING if event.started else TaskStatus.ASSIGNED,
-        "executor": event.executor, "last_executor": event.executor, "incarnation": event.incarnation, "token": seq, "lease_until": event.lease_until, "assigned_at": at,
+        "executor": (executor := sys.intern(event.executor)), "last_executor": executor, "incarnation": event.incarnation, "token": seq, "lease_until": event.lease_until, "assigned_at": at,
         "claims": state.claims + 1, "not_before": None, "progress": 0.0, "models": event.models or state.models,
     }  # fmt: skip
 
@@ -196,7 +220,7 @@ def _progress(state: TaskState, event: ev.ProgressReported, _at: float, _seq: in
 
 
 def _step(state: TaskState, event: ev.StepFinished, _at: float, _seq: int) -> dict[str, Any]:
-    changes: dict[str, Any] = {"steps": {**state.steps, event.step: event.result}}
+    changes: dict[str, Any] = {"steps": {**state.steps, event.step: owned(event.result)}}
     if state.status is TaskStatus.ASSIGNED:
         changes["status"] = TaskStatus.EXECUTING
     return changes
@@ -231,7 +255,7 @@ def _continuation(state: TaskState, event: ev.ContinuationRequired, _at: float, 
 
 def _completed(state: TaskState, event: ev.TaskCompleted, _at: float, _seq: int) -> dict[str, Any]:
     return {
-        "status": TaskStatus.COMPLETED, "result": event.result, "metrics": event.metrics, "progress": 1.0, "lease_until": None, "error": None,
+        "status": TaskStatus.COMPLETED, "result": owned(event.result), "metrics": owned(event.metrics), "progress": 1.0, "lease_until": None, "error": None,
         "approvals": _withdrawn(state),
     }  # fmt: skip
 
@@ -262,7 +286,7 @@ def _priority(_state: TaskState, event: ev.PriorityChanged, _at: float, _seq: in
 
 def _asked(state: TaskState, event: ev.ApprovalRequested, at: float, _seq: int) -> dict[str, Any]:
     asked = ApprovalState(
-        id=event.approval, action=event.action, arguments=event.arguments, arguments_digest=event.arguments_digest, context=event.context,
+        id=event.approval, action=event.action, arguments=owned(event.arguments), arguments_digest=event.arguments_digest, context=owned(event.context),
         requested_by=event.requested_by, requested_at=at, expires_at=event.expires_at, default_action=event.default_action,
         suggestion=event.suggestion,
     )  # fmt: skip
@@ -286,7 +310,7 @@ def _effect_begun(state: TaskState, event: ev.EffectBegun, _at: float, _seq: int
 
 
 def _effect_finished(state: TaskState, event: ev.EffectFinished, _at: float, _seq: int) -> dict[str, Any]:
-    return {"approvals": _with(state, event.approval, effect="finished", outcome=event.outcome)}
+    return {"approvals": _with(state, event.approval, effect="finished", outcome=owned(event.outcome))}
 
 
 def _with(state: TaskState, approval_id: str, **changes: Any) -> tuple[ApprovalState, ...]:
