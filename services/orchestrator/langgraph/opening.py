@@ -7,6 +7,7 @@ orchestrator reads a graph's values when it starts, takes a snapshot or looks fo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import threading
@@ -31,6 +32,9 @@ from services.orchestrator.langgraph.thread_log import ThreadLog
 from services.orchestrator.settings import OrchestratorSettings
 
 GRAPHS_STREAM: Final = "GRAPHS"
+_JOIN_SECONDS: Final = 15.0
+_GREETING_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 0.05
 
 
 @asynccontextmanager
@@ -52,7 +56,7 @@ async def open_saver(
     settings = settings or OrchestratorSettings.read()
     folder = _store_of(home)
     async with AsyncExitStack() as stack:
-        address = site_address(settings) if settings.nats_urls else await asyncio.to_thread(_running, folder)
+        address = site_address(settings) if settings.nats_urls else await _running(folder)
         is_joined = address is not None
         if address is None:
             server = own_server(folder, settings.max_log_bytes, settings.max_object_bytes, settings.max_graph_bytes)
@@ -112,15 +116,34 @@ def _store_of(home: Path | str) -> Path:
     return Path(home).absolute() / "nats"
 
 
-def _running(folder: Path) -> JetStreamAddress | None:
-    """The server that works on ``folder`` now; None when none does."""
-    if not _is_locked(folder / "lock"):
-        return None
-    if (port := last_port(folder)) is None:
-        raise ApplianceError("unavailable", f"the server on {folder} is just starting", hint="try again in a moment")
-    secrets = NatsSecrets.kept_in(folder / "secrets.json")
-    box = NatsAddress((("127.0.0.1", port),), "box", secrets.box, owner=os.geteuid())
-    return JetStreamAddress(box, "system", secrets.system, 1, store=folder)
+async def _running(folder: Path) -> JetStreamAddress | None:
+    """The server that works on ``folder`` now; None when none does. One that is just starting, or dying with its box, is waited for."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _JOIN_SECONDS
+    while await asyncio.to_thread(_is_locked, folder / "lock"):
+        port = await asyncio.to_thread(last_port, folder)
+        if port is not None and await _greets(port):
+            secrets = await asyncio.to_thread(NatsSecrets.kept_in, folder / "secrets.json")
+            box = NatsAddress((("127.0.0.1", port),), "box", secrets.box, owner=os.geteuid())
+            return JetStreamAddress(box, "system", secrets.system, 1, store=folder)
+        if loop.time() > deadline:
+            raise ApplianceError(
+                "unavailable", f"the server on {folder} does not answer", hint="is the box starting or stopping? try again in a moment"
+            )
+        await asyncio.sleep(_LOOK_SECONDS)
+    return None
+
+
+async def _greets(port: int) -> bool:
+    """Whether a server says what it is; one that was killed may still hold its lock for a moment."""
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_GREETING_SECONDS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                return (await reader.read(4)).startswith(b"INFO")
+            finally:
+                writer.close()
+    return False
 
 
 def _is_locked(path: Path) -> bool:

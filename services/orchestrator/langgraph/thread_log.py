@@ -168,15 +168,23 @@ class ThreadLog:
 
     async def _scan(self) -> AsyncIterator[str]:
         prefix, seen = f"{GRAPHS}.{subject_token(self._space)}.", set[str]()
-        first = (await self._log.extent()).first
-        async with aclosing(self._log.tail(first - 1)) as tail:  # type: ignore[type-var]  # the port promises an iterator, the adapters are generators
+        async for entry in self._entries(prefix):
+            if entry.subject.startswith(prefix) and entry.subject not in seen:
+                seen.add(entry.subject)
+                yield thread_of(entry.body)
+
+    async def _entries(self, prefix: str) -> AsyncIterator[Recorded]:
+        """Every entry, a batch at a time; what a lagging replica did not tell of is read at last, so nothing acknowledged is missing."""
+        position = (await self._log.extent()).first - 1
+        async with aclosing(self._log.tail(position)) as tail:  # type: ignore[type-var]  # the port promises an iterator, the adapters are generators
             async for batch in tail:
                 if not batch:
-                    return
+                    break
+                position = batch[-1].sequence
                 for entry in batch:
-                    if entry.subject.startswith(prefix) and entry.subject not in seen:
-                        seen.add(entry.subject)
-                        yield thread_of(entry.body)
+                    yield entry
+        for entry in await self._log.read(f"{prefix}>", position):
+            yield entry
 
     async def _refresh(self, known: _Thread) -> ThreadState:
         """Extend what is known to the end of the log."""
