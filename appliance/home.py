@@ -1,7 +1,7 @@
 """The appliance home: one folder that holds everything of one box. Owns the names inside it and the lock on it.
 
 ``keys/`` signing keys · ``audit/`` the log · ``box.db`` catalogue, threads · ``identity.db`` users, keys, spaces · ``blobs/`` originals · ``indexes/`` derived data ·
-``models/`` snapshots · ``logs/`` · ``run/`` pid and address while it runs · ``admin.key``, ``admin.password`` first access.
+``nats/`` event log of tasks · ``knowledge/`` what they taught · ``functions/`` Python files with functions of this site · ``models/`` snapshots · ``logs/`` · ``run/`` pid and address while it runs · ``admin.key``, ``admin.password`` first access.
 """
 
 from __future__ import annotations
@@ -85,6 +85,21 @@ class Home:
         return self.path / "models"
 
     @property
+    def events(self) -> Path:
+        """Event log of tasks: the folder of its server, with the server's passwords."""
+        return self.path / "nats"
+
+    @property
+    def knowledge(self) -> Path:
+        """Knowledge base: a database and what is derived from it."""
+        return self.path / "knowledge"
+
+    @property
+    def functions(self) -> Path:
+        """Python files whose functions become task types."""
+        return self.path / "functions"
+
+    @property
     def logs(self) -> Path:
         """JSON logs."""
         return self.path / "logs"
@@ -117,7 +132,19 @@ class Home:
     @property
     def folders(self) -> tuple[Path, ...]:
         """What ``create`` makes."""
-        return (self.keys, self.audit, self.blobs, self.indexes, self.models, self.logs, self.uploads, self.running_file.parent)
+        return (
+            self.keys,
+            self.audit,
+            self.blobs,
+            self.indexes,
+            self.events,
+            self.knowledge,
+            self.functions,
+            self.models,
+            self.logs,
+            self.uploads,
+            self.running_file.parent,
+        )
 
     def open_to_others(self) -> list[Path]:
         """Of the home, its folders and the files right in it, in logs and in keys: what group or others may enter or read.

@@ -72,16 +72,16 @@ async def open_task_side(
     async with AsyncExitStack() as stack:
         executor_settings = settings.executors
         if executor_settings.plugins_folder is None:
-            executor_settings = executor_settings.model_copy(update={"plugins_folder": home.path / "functions"})
+            executor_settings = executor_settings.model_copy(update={"plugins_folder": home.functions})
         functions = AlgorithmicExecutor(executor_settings)
         stack.push_async_callback(functions.stop)
         starting = asyncio.create_task(functions.start())  # its process starts beside the event log's
         stack.push_async_callback(_end, starting)
-        stores, _ = await stack.enter_async_context(open_stores(settings.orchestrator, home.path / "nats"))
+        stores, _ = await stack.enter_async_context(open_stores(settings.orchestrator, home.events))
         await starting
         knowledge = await stack.enter_async_context(
             open_knowledge(
-                folder=home.path / "knowledge", encoder=encoder, has_space=identity.directory.has_space, record=_recorder(audit),
+                folder=home.knowledge, encoder=encoder, has_space=identity.directory.has_space, record=_recorder(audit),
                 settings=settings.knowledge, model=encoder_identity,
             )
         )  # fmt: skip

@@ -20,14 +20,21 @@ from appliance.identity.tables import SCHEMA as IDENTITY_SCHEMA
 from appliance.kit.errors import ApplianceError
 from appliance.kit.sql import Schema, downgrade_database, open_database
 from services.gateway.tables import SCHEMA as GATEWAY_SCHEMA
+from services.knowledge.tables import SCHEMA as KNOWLEDGE_SCHEMA
 from services.retrieval.tables import SCHEMA as RETRIEVAL_SCHEMA
 
 _IDENTITY_DATABASE: Final = "identity.db"  # as ``appliance.identity.bootstrap``, which would import half of the box; a test compares
 
+_KNOWLEDGE_DATABASE: Final = "knowledge.db"  # as ``services.knowledge.bootstrap``
+
 
 def databases(home: Path) -> Mapping[Path, Sequence[Schema]]:
     """File → the schemas in it."""
-    return {Home(home).database: (RETRIEVAL_SCHEMA, GATEWAY_SCHEMA), home / _IDENTITY_DATABASE: (IDENTITY_SCHEMA,)}
+    return {
+        Home(home).database: (RETRIEVAL_SCHEMA, GATEWAY_SCHEMA),
+        home / _IDENTITY_DATABASE: (IDENTITY_SCHEMA,),
+        Home(home).knowledge / _KNOWLEDGE_DATABASE: (KNOWLEDGE_SCHEMA,),
+    }
 
 
 def heads() -> dict[str, str]:

@@ -64,7 +64,7 @@ def _bundle(sequence: int, *, newer: bool = False, ending: str = "") -> SmallBun
 
 
 def test_the_list_of_databases_names_the_right_files() -> None:
-    assert [path.name for path in schemas.databases(Path("/home"))] == ["box.db", DATABASE_NAME]
+    assert [path.name for path in schemas.databases(Path("/home"))] == ["box.db", DATABASE_NAME, "knowledge.db"]
 
 
 @pytest.mark.slow

@@ -138,11 +138,12 @@ def test_nothing_that_apt_names_is_left_out() -> None:
 def test_schema_heads_are_those_the_code_opens_its_databases_with() -> None:
     from appliance.identity.tables import SCHEMA as IDENTITY
     from services.gateway.tables import SCHEMA as GATEWAY
+    from services.knowledge.tables import SCHEMA as KNOWLEDGE
     from services.retrieval.tables import SCHEMA as RETRIEVAL
 
     sources = [path for folder in ("appliance", "services") for path in (REPOSITORY / folder).rglob("*.py")]
     heads = schema_heads(sources)
-    assert {schema.name: schema.head for schema in (IDENTITY, GATEWAY, RETRIEVAL)} == heads
+    assert {schema.name: schema.head for schema in (IDENTITY, GATEWAY, KNOWLEDGE, RETRIEVAL)} == heads
 
 
 def test_a_schema_that_is_not_written_out_is_refused(tmp_path: Path) -> None:
