@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("langgraph.checkpoint.base", reason="needs the extra langgraph")
 
+from langgraph.checkpoint.serde.types import INTERRUPT
+
 from appliance.kit.errors import ApplianceError
 from appliance.testing.fakes_event_log import MemoryEventLog, MemoryObjectStore
 from services.orchestrator.langgraph import EventLogSaver, ThreadLog
@@ -120,15 +122,38 @@ async def test_a_write_that_is_given_up_takes_no_other_with_it(bed):
     saver = bed.saver()
     config = await put(saver, 1)
     bed.log.gate = asyncio.Event()
-    first = asyncio.create_task(saver.aput_writes(config, [("n", 1)], "first"))
-    await asyncio.sleep(0)  # waits at the gate
-    others = [asyncio.create_task(saver.aput_writes(config, [("n", 2)], f"other{number}")) for number in range(3)]
-    await asyncio.sleep(0)
+    async with saver._threads._known["t"].lock:  # so that all wait, and the first one stores for all
+        first, *others = [asyncio.create_task(saver.aput_writes(config, [("n", 1)], f"task{number}")) for number in range(4)]
+        await turns()
+    await turns()
     first.cancel()
     bed.log.gate.set()
     async with asyncio.timeout(5):
         await asyncio.gather(*others)
-    assert {"other0", "other1", "other2"} <= {write[0] for write in (await bed.saver().aget_tuple(config)).pending_writes}
+    assert {"task1", "task2", "task3"} <= {write[0] for write in (await bed.saver().aget_tuple(config)).pending_writes}
+
+
+async def turns():
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_the_first_write_of_a_task_stays_and_the_newest_of_a_special_channel(bed):
+    saver = bed.saver()
+    config = await put(saver, 1)
+    for value in ("first", "second"):
+        await saver.aput_writes(config, [("n", value), (INTERRUPT, value)], "task")
+    assert sorted((await saver.aget_tuple(config)).pending_writes) == [("task", INTERRUPT, "second"), ("task", "n", "first")]
+
+
+async def test_pending_writes_come_in_the_order_in_which_a_step_applies_them(bed):
+    saver = bed.saver()
+    config = await put(saver, 1)
+    await saver.aput_writes(config, [("n", 4), ("n", 5)], "task a", "path 2")
+    await saver.aput_writes(config, [("n", 3)], "task b", "path 1")
+    await saver.aput_writes(config, [("n", 2)], "task 0", "path 1")
+    await saver.aput_writes(config, [("n", 1)], "task z")
+    assert [value for _, _, value in (await saver.aget_tuple(config)).pending_writes] == [1, 2, 3, 4, 5]
 
 
 async def test_large_values_are_objects_and_small_entries_stay_small(bed):
