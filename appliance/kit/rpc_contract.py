@@ -146,8 +146,9 @@ def _streaming(method: Method, call: Callable[..., AsyncIterator[Any]], authenti
             bearer = wire.bearer_of(context)
             principal, asked_at = await authenticate(bearer), time.monotonic()
             async for value in call(principal, **method.arguments(request)):
-                if time.monotonic() - asked_at >= _ASK_AGAIN_SECONDS:  # who was revoked gets nothing more
-                    await authenticate(bearer)
+                if time.monotonic() - asked_at >= _ASK_AGAIN_SECONDS:  # who was revoked gets nothing more, nor who lost a space or a role
+                    if await authenticate(bearer) != principal:
+                        raise ApplianceError("unavailable", "the caller's rights have changed", hint="take the stream up again after its last value")
                     asked_at = time.monotonic()
                 yield method.reply_of(value)
         except Exception as error:

@@ -6,6 +6,7 @@ tuples; what a message leaves out has the struct's default. What came over the w
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -106,6 +107,8 @@ def _plain(field: Any, value: object) -> Any:
 def _value(given: Any, kind: Any, name: str) -> Any:
     if isinstance(given, bytes):
         return _json(given, kind, name)
+    if isinstance(given, float) and not math.isfinite(given):  # JSON has none either; a timer of NaN seconds breaks the event loop's order
+        raise ApplianceError("invalid_request", f"{name} is not a number", hint="send a finite one")
     if not isinstance(kind, type) or not issubclass(kind, msgspec.Struct | Enum):
         return given
     if issubclass(kind, msgspec.Struct):

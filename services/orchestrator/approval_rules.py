@@ -33,6 +33,11 @@ class Judgement:
     mode: str
     source: str
 
+    @property
+    def is_rule(self) -> bool:
+        """Whether an owner of the space said so."""
+        return self.source.startswith("rule ")
+
 
 def judge(action: str, rules: Mapping[str, str], granted_always: Iterable[str], granted_here: Iterable[str]) -> Judgement:
     """What to do about ``action`` before anyone is asked."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +27,8 @@ from services.orchestrator.scheduling.ready_queue import ReadyQueue
 from services.orchestrator.scheduling.ready_task import ExecutorOffer, ReadyTask
 
 MOST_LOST_CLAIMS: Final = 64
+REVIEWED_AT_ONCE: Final = 512
+"""Dependents of one task that become free in one go; 100,000 would hold the loop for seconds, and the leases with it."""
 _log = get_logger(__name__)
 
 
@@ -53,6 +56,7 @@ class Dispatch:
         self.wanted = asyncio.Event()
         self.to_fail: dict[str, str] = {}
         self.to_look_up: dict[str, None] = {}
+        self.to_review: deque[str] = deque()
         self._replica = replica
         self._projection = replica.projection
         self._history = history
@@ -73,10 +77,15 @@ class Dispatch:
         if before is not None or after.is_claimable:
             self.review(after)
         if after.is_terminal:
-            for dependent in self._projection.dependents.get(after.id, ()):
-                waiting = self._projection.tasks.get(dependent)
-                if waiting is not None and not waiting.is_terminal:
-                    self.review(waiting)
+            self.to_review.extend(self._projection.dependents.get(after.id, ()))
+            self.review_waiting()
+
+    def review_waiting(self) -> None:
+        """Review a bounded number of those that waited for tasks that have ended; the guardian calls this for the rest of very many."""
+        for _ in range(min(len(self.to_review), REVIEWED_AT_ONCE)):
+            waiting = self._projection.tasks.get(self.to_review.popleft())
+            if waiting is not None and not waiting.is_terminal:
+                self.review(waiting)
 
     def wake_later(self, now: float) -> None:
         """Queue tasks whose waiting time (backoff) is over; the guardian calls this."""

@@ -68,6 +68,8 @@ class Guardian:
             self._note(state)
             if state.is_held and state.assigned_at is not None:
                 self._at(state.assigned_at + self._limit(state), "attempt", state.id)
+                if self._is_void(state):  # whoever saw the new run register was killed before it ended the claim
+                    self._void[state.id] = None
 
     def changed(self, before: TaskState | None, after: TaskState, envelope: Envelope) -> None:
         """A listener of the projection."""
@@ -107,6 +109,7 @@ class Guardian:
         """One round."""
         now = self._replica.now()
         self._dispatch.wake_later(now)
+        self._dispatch.review_waiting()
         await self._fail_dependents()
         await self._look_up_dependencies()
         await self._act_on_due(now)
@@ -140,7 +143,6 @@ class Guardian:
     async def _look_up_dependencies(self) -> None:
         """Dependencies that have left memory: the log knows how they ended."""
         for task_id in list(self._dispatch.to_look_up)[:AT_ONCE]:
-            self._dispatch.to_look_up.pop(task_id, None)
             for dependency in list(self._projection.unmet.get(task_id, ())):
                 if dependency in self._projection.tasks:
                     continue
@@ -149,6 +151,7 @@ class Guardian:
                     self._projection.meet(task_id, dependency)
                 elif state is None or state.status is TaskStatus.FAILED:
                     self._dispatch.to_fail[task_id] = dependency
+            self._dispatch.to_look_up.pop(task_id, None)  # not before: a log that is away must not make it wait for ever
             waiting = self._projection.tasks.get(task_id)
             if waiting is not None:
                 self._dispatch.review(waiting)

@@ -24,6 +24,7 @@ from services.orchestrator.waiting import Waiting
 
 MOST_ARGUMENT_BYTES: Final = 65_536
 MOST_ANCESTORS: Final = 32
+MOST_INDEXED: Final = 200_000
 _DECISIONS: Final = {"approve": ApprovalStatus.APPROVED, "reject": ApprovalStatus.REJECTED}
 _GRANTS: Final = frozenset({"once", "session", "always"})
 
@@ -86,6 +87,9 @@ class Questions:
         judgement = judge(action, self._replica.projection.space(state.space).policies, *self._grants(state))
         verdict = {ALWAYS: ApprovalStatus.APPROVED, DENY: ApprovalStatus.REJECTED}.get(judgement.mode)
         seconds = self._expires_seconds if expires_in_seconds is None else expires_in_seconds
+        if default_action == "approve":  # whoever asks must not answer for people: they have the time of the box, and a rule that says ASK means it
+            seconds = max(seconds, self._expires_seconds)
+            default_action = "reject" if judgement.is_rule else "approve"
         command = cm.RequestApproval(
             token=token, approval=derived_id(APPROVAL, task_id, action, digest, str(len(state.approvals))), action=action, arguments=arguments,
             arguments_digest=digest, context=context, requested_by=by, expires_at=self._replica.now() + seconds, default_action=default_action,
@@ -153,7 +157,16 @@ class Questions:
     def _index(self, state: TaskState) -> None:
         for approval in state.approvals:
             self._task_of[approval.id] = state.id
+            if len(self._task_of) > MOST_INDEXED:
+                self._forget_oldest()
             if approval.status is ApprovalStatus.PENDING:
                 self.pending[approval.id] = state.id
             else:
                 self.pending.pop(approval.id, None)
+
+    def _forget_oldest(self) -> None:
+        """Answers of tasks that left memory long ago are found through their tasks; open questions stay."""
+        oldest = next(iter(self._task_of))
+        task_id = self._task_of.pop(oldest)
+        if oldest in self.pending:
+            self._task_of[oldest] = task_id

@@ -21,8 +21,12 @@ class Rights:
 
     def owns(self, principal: Principal, verb: Verb, state: TaskState) -> bool:
         """Whether the task is the caller's own (see ``task_rights.owns_task``)."""
-        executor = self._projection.executors.get(state.executor) if state.executor is not None else None
-        return owns_task(principal, verb, submitter=state.owner, executor_owner=executor.owner if executor else None)
+        return owns_task(principal, verb, submitter=state.owner, executor_owner=self.claimant(state, state.executor))
+
+    def claimant(self, state: TaskState, executor_id: str | None) -> str | None:
+        """Who registered the run of the executor that made the task's newest claim; None when that is not its owner of now."""
+        executor = self._projection.executors.get(executor_id) if executor_id is not None else None
+        return executor.owner_of(state.incarnation) if executor is not None else None
 
     def may_read(self, principal: Principal, state: TaskState) -> bool:
         """For lists and feeds."""
@@ -45,8 +49,7 @@ class Rights:
         """
         if state is None:
             raise not_found("task")
-        executor = self._projection.executors.get(state.last_executor) if state.last_executor is not None else None
-        if principal.is_admin or (executor is not None and executor.owner == principal.subject):
+        if principal.is_admin or self.claimant(state, state.last_executor) == principal.subject:
             return state
         if state.space in principal.spaces:
             raise ApplianceError("stale_claim", "this claim of the task has ended", hint="stop working on it and claim again")

@@ -10,13 +10,16 @@ from typing import Any, Final
 
 import msgspec
 
-from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, TaskSpec
+from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorStatus, TaskSpec
 from appliance.kit.errors import ApplianceError
+from services.orchestrator.domain.registry import ExecutorState
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.projection import Projection
 from services.orchestrator.scheduling.schema_check import SchemaChecker, encoded
 
 BY_TYPE: Final = "byTaskType"
+MOST_TRIED: Final = 16
+"""Executors whose schemas are tried before a task is let through: each try may take a second of a thread."""
 
 
 class Verification:
@@ -25,14 +28,19 @@ class Verification:
     def __init__(self, projection: Projection, checker: SchemaChecker) -> None:
         self._projection = projection
         self._checker = checker
+        self._types: dict[str, tuple[ExecutorCapabilities, frozenset[str]]] = {}
 
     async def spec(self, spec: TaskSpec) -> None:
-        """Raise ``task_invalid`` when the output schema cannot be used, or when no executor that takes the type takes this input."""
+        """Raise ``task_invalid`` when the output schema cannot be used, or when no executor that takes the type takes this input.
+
+        An executor that is not offered tasks of the space has no say in it, nor has one that is not at work.
+        """
         if spec.output_schema is not None:
             await asyncio.to_thread(self._checker.check_schema, bytes(spec.output_schema))
         refusal: ApplianceError | None = None
+        tried = 0
         for executor in self._projection.executors.values():
-            if executor.gone or not _takes(executor.capabilities, spec):
+            if executor.gone or not executor.may_take_from(spec.space) or not self._takes(executor, spec.type):
                 continue
             schema = schema_for(executor.capabilities.input_schema, spec.type)
             if schema is None:
@@ -41,9 +49,19 @@ class Verification:
                 await asyncio.to_thread(self._checker.check_input, encoded(schema), bytes(spec.input_data))
                 return
             except ApplianceError as error:
-                refusal = error
+                refusal = error if executor.status is ExecutorStatus.ONLINE else refusal
+                tried += 1
+                if tried >= MOST_TRIED:
+                    return
         if refusal is not None:
             raise refusal
+
+    def _takes(self, executor: ExecutorState, task_type: str) -> bool:
+        """Looked up, not searched: there are thousands of executors with hundreds of types, and hundreds of specs ask at once."""
+        known = self._types.get(executor.id)
+        if known is None or known[0] is not executor.capabilities:
+            known = self._types[executor.id] = (executor.capabilities, frozenset(executor.capabilities.supported_task_types))
+        return task_type in known[1] or "*" in known[1]
 
     async def result(self, state: TaskState, result: msgspec.Raw) -> None:
         """Raise ``result_invalid`` when the result is not what the task, or its executor's own promise, says it is."""
@@ -64,7 +82,3 @@ def schema_for(declared: dict[str, Any], task_type: str) -> dict[str, Any] | Non
         return declared
     found = declared[BY_TYPE].get(task_type) if isinstance(declared[BY_TYPE], dict) else None
     return found if isinstance(found, dict) and found else None
-
-
-def _takes(capabilities: ExecutorCapabilities, spec: TaskSpec) -> bool:
-    return spec.type in capabilities.supported_task_types or "*" in capabilities.supported_task_types

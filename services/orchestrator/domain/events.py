@@ -217,7 +217,11 @@ TaskHappening = (
 
 
 class ExecutorRegistered(Event, frozen=True):
-    """An executor offers its work; a higher incarnation ends the claims of the one before."""
+    """An executor offers its work; a higher incarnation ends the claims of the one before.
+
+    ``owned_since``: the first incarnation of this owner without another in between; what earlier ones worked on is not the owner's.
+    ``spaces``: where it was offered work when it registered; None = everywhere.
+    """
 
     type: ExecutorType
     capabilities: ExecutorCapabilities
@@ -228,6 +232,8 @@ class ExecutorRegistered(Event, frozen=True):
     owner: str = ""
     incarnation: int = 1
     replica: str = ""
+    owned_since: int = 0
+    spaces: tuple[str, ...] | None = None
 
 
 class ExecutorStatusChanged(Event, frozen=True):

@@ -11,7 +11,10 @@ from services.orchestrator.domain import events as ev
 
 
 class ExecutorState(msgspec.Struct, frozen=True, kw_only=True):
-    """One executor. ``incarnation`` grows with each registration; claims of an earlier one are void."""
+    """One executor. ``incarnation`` grows with each registration; claims of an earlier one are void.
+
+    An id may be taken over once its owner has left it: only claims made since ``owned_since`` are the owner's (:meth:`owner_of`).
+    """
 
     id: str
     type: ExecutorType
@@ -27,6 +30,21 @@ class ExecutorState(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: float
     status: ExecutorStatus = ExecutorStatus.ONLINE
     gone: bool = False
+    owned_since: int = 0
+    spaces: tuple[str, ...] | None = None
+
+    def owner_of(self, incarnation: int) -> str | None:
+        """Whose a claim is that was made by the run ``incarnation``; None when that was another owner's."""
+        return self.owner if incarnation >= self.owned_since else None
+
+    def may_take_from(self, space: str) -> bool:
+        """Whether it was offered work of the space when it registered."""
+        return self.spaces is None or space in self.spaces
+
+
+def owned_since(known: ExecutorState | None, owner: str, incarnation: int) -> int:
+    """For a registration: since which incarnation the id is ``owner``'s."""
+    return known.owned_since if known is not None and known.owner == owner else incarnation
 
 
 class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,14 +81,15 @@ def apply_executor(state: ExecutorState | None, executor_id: str, envelope: ev.E
             state = ExecutorState(
                 id=executor_id, type=event.type, name=event.executor_name or executor_id, capabilities=event.capabilities, version=event.version,
                 endpoint=event.endpoint, max_load=event.max_load, owner=event.owner, incarnation=event.incarnation, replica=event.replica,
-                seq=seq, seen_at=envelope.at,
+                seq=seq, seen_at=envelope.at, owned_since=event.owned_since, spaces=event.spaces,
             )  # fmt: skip
         elif state is None:
             raise TypeError(f"{type(event).__name__} before ExecutorRegistered on {executor_id}")
         elif isinstance(event, ev.ExecutorStatusChanged):
             state = msgspec.structs.replace(state, status=event.status, seq=seq)
         elif isinstance(event, ev.ExecutorUnregistered):
-            state = msgspec.structs.replace(state, gone=True, status=ExecutorStatus.LOST, seq=seq)
+            status = state.status if state.status is ExecutorStatus.DISABLED else ExecutorStatus.LOST  # an operator's stop is not left behind
+            state = msgspec.structs.replace(state, gone=True, status=status, seq=seq)
         else:
             raise TypeError(f"{type(event).__name__} on {executor_id}")
     if state is None:

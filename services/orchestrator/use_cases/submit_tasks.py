@@ -57,7 +57,7 @@ class SubmitTasks:
 
     async def make(self, principal: Principal, specs: Sequence[TaskSpec], owner: str, *, by: str, parent: str | None = None) -> Sequence[Task]:
         """The same after the rights were checked; ``parent`` for a delegated task."""
-        self._check_room(specs)
+        self.check_room([(spec.space, spec.type) for spec in specs])
         for spec in specs:
             await self._check_spec(spec)
         planned = plan(specs, owner, self._settings.max_input_bytes, self._replica.now(), parent)
@@ -89,13 +89,13 @@ class SubmitTasks:
     def _eager(self, one: Planned) -> LocalExecutor | None:
         return self._local.eager(one.created.type, one.created.executor_type)
 
-    def _check_room(self, specs: Sequence[TaskSpec]) -> None:
-        """Backpressure: refuse, rather than let the log and memory grow without end."""
+    def check_room(self, wanted: Sequence[tuple[str, str]]) -> None:
+        """Backpressure for new tasks of (space, type): refuse, rather than let the log and memory grow without end."""
         projection = self._replica.projection
         types = {space: len(known) for space, known in projection.open_types.items()}
         load = BoxLoad(projection.open_count, projection.open_by_space, types)
-        fresh = {(spec.space, spec.type) for spec in specs if spec.type not in projection.open_types.get(spec.space, ())}
-        check_room(Counter(spec.space for spec in specs), load, self._limits, Counter(space for space, _ in fresh))
+        fresh = {(space, type_) for space, type_ in wanted if type_ not in projection.open_types.get(space, ())}
+        check_room(Counter(space for space, _ in wanted), load, self._limits, Counter(space for space, _ in fresh))
 
     async def _check_outside(self, principal: Principal, planned: Sequence[Planned]) -> None:
         for dependency in dict.fromkeys(one for task in planned for one in task.outside):

@@ -139,6 +139,7 @@ class TaskDesk:
         """See the contract."""
         state = await self._readable(principal, task_id)
         self._rights.require_in_space(principal, Verb.CREATE, Resource.TASK, state.space)
+        self._submitting.check_room([(state.space, state.type)])
         if input_data is not None and not isinstance(_json(input_data), dict):
             raise ApplianceError("task_invalid", "inputData is an object")
         target = new_id(TASK)
@@ -168,8 +169,7 @@ class TaskDesk:
         return await self._replica.execute(task_id, None, command, by=principal.subject)
 
     def _view(self, principal: Principal, state: TaskState) -> Task:
-        executor = self._projection.executors.get(state.executor) if state.executor is not None else None
-        return task_view(state, self._projection, with_token=executor is not None and executor.owner == principal.subject)
+        return task_view(state, self._projection, with_token=self._rights.claimant(state, state.executor) == principal.subject)
 
 
 def _matches(state: TaskState, where: TaskFilter) -> bool:

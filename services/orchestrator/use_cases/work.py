@@ -26,7 +26,7 @@ from appliance.kit.errors import ApplianceError, not_found
 from services.orchestrator.dispatch import ClaimTerms, Dispatch
 from services.orchestrator.domain import commands as cm
 from services.orchestrator.domain.claims import stale
-from services.orchestrator.domain.events import ExecutorRegistered
+from services.orchestrator.domain.events import ExecutorRegistered, ExecutorStatusChanged
 from services.orchestrator.domain.registry import ExecutorState
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.guardian import Guardian
@@ -35,6 +35,7 @@ from services.orchestrator.replica import Replica
 from services.orchestrator.rights import Rights
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.task_checkpoints import TaskCheckpoints
+from services.orchestrator.use_cases.executors import check_capabilities, kept_status, offered_spaces
 from services.orchestrator.use_cases.submit_tasks import SubmitTasks
 from services.orchestrator.views import task_view
 
@@ -177,15 +178,19 @@ class WorkDesk:
 
     async def _registered_anew(self, principal: Principal, executor: ExecutorState, capabilities: ExecutorCapabilities) -> ExecutorState:
         """Other capabilities, same run: what it holds stays its own."""
+        check_capabilities(capabilities)
+        spaces = offered_spaces(principal)
 
-        def decide(known: ExecutorState | None) -> tuple[ExecutorRegistered, ...]:
+        def decide(known: ExecutorState | None) -> tuple[ExecutorRegistered | ExecutorStatusChanged, ...]:
             base = known or executor
-            return (
-                ExecutorRegistered(
-                    type=base.type, capabilities=capabilities, executor_name=base.name, version=base.version, endpoint=base.endpoint,
-                    max_load=base.max_load, owner=base.owner, incarnation=base.incarnation, replica=base.replica,
-                ),
+            if base.gone or base.owner != executor.owner:
+                raise not_found("executor")
+            registered = ExecutorRegistered(
+                type=base.type, capabilities=capabilities, executor_name=base.name, version=base.version, endpoint=base.endpoint,
+                max_load=base.max_load, owner=base.owner, incarnation=base.incarnation, replica=base.replica, owned_since=base.owned_since,
+                spaces=spaces,
             )  # fmt: skip
+            return (registered, *kept_status(base))
 
         return await self._replica.change_executor(executor.id, decide, by=principal.subject)
 
