@@ -105,7 +105,7 @@ class NotingExecutor:
 
     async def execute(self, task: Task, context: Any) -> ExecutionResult:
         """See ``ExecutorAdapter``."""
-        return await self._inner.execute(task, _NotingContext(context, task.id, self._notes))  # type: ignore[arg-type]  # the rest is looked up
+        return await self._inner.execute(task, _NotingContext(context, task.id, self._notes))  # the rest is looked up
 
 
 class _NotingContext:

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -184,11 +183,10 @@ async def _leader(connection: JetStreamConnection) -> str:
 async def _in_the_log(stores: Stores) -> set[str]:
     """Every task that has an entry."""
     found: set[str] = set()
-    async with aclosing(stores.log.tail(0)) as batches:
-        async for batch in batches:
-            if not batch:
-                return found
-            found.update(subject_names(one.subject)[-1] for one in batch if one.subject.startswith(TASKS))
+    async for batch in stores.log.tail(0):
+        if not batch:
+            break  # its end
+        found.update(subject_names(one.subject)[-1] for one in batch if one.subject.startswith(TASKS))
     return found
 
 

@@ -64,9 +64,11 @@ async def _serve(settings: OrchestratorSettings, executors: ExecutorSettings, gr
         audit = await stack.enter_async_context(await open_audit(_home.path))
         identity = await stack.enter_async_context(open_identity(_home.path, audit))
         functions = AlgorithmicExecutor(executors)
-        await functions.start()
         stack.push_async_callback(functions.stop)
+        starting = asyncio.create_task(functions.start())  # its process starts beside the event log's
+        stack.push_async_callback(_end, starting)
         stores, _ = await stack.enter_async_context(open_stores(settings, _home.path / "nats"))
+        await starting
         analysis = SpecializedExecutor((code_analyser(functions.group),), executors.solo_workers, functions.status)
         replica = await stack.enter_async_context(open_orchestrator(stores, settings, (functions, analysis)))
         contract = Contract(
@@ -77,6 +79,11 @@ async def _serve(settings: OrchestratorSettings, executors: ExecutorSettings, gr
         get_logger(__name__).info("replica_ready", replica=settings.replica, port=port)
         print(f"replica {settings.replica} serves gRPC on {grpc.host}:{port}", flush=True)
         await stop.wait()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _permit(settings: OrchestratorSettings) -> None:
