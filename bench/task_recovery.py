@@ -49,7 +49,8 @@ def kill_and_recover(folder: Path, tasks: int = TASKS) -> Recovered:
         time.sleep(_SETTLE_SECONDS)
     finally:
         before.kill()
-    first = {one.task: one.mark for one in before.notes("s1")}
+    ran = before.notes("s1")
+    first = {one.task: one.mark for one in ran}
     (folder / "r1.steps").rename(folder / "first.steps")
     (functions / "phase").write_text("2")
     after = BoxProcess(folder, BoxPlan(functions=str(functions)))
@@ -57,7 +58,7 @@ def kill_and_recover(folder: Path, tasks: int = TASKS) -> Recovered:
         after.wait_for("done", tasks)
     finally:
         after.kill()
-    again = len(before.notes("s1")) + len(after.notes("s1")) - tasks
+    again = len(ran) + len(after.notes("s1")) - tasks
     done = after.notes("done")
     altered = sum(one.mark != f'{{"mark":{first.get(one.task)}}}' for one in done)
     where = {one.task: one.moment - after.begun for one in after.notes("at")}
