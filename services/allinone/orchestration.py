@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from appliance.audit.log import AuditLog
 from appliance.contracts.embed.v1.api import Encoder
+from appliance.contracts.orchestrator.v1.values import ExecutorStatus
 from appliance.home import Home
 from appliance.identity.service import Identity
 from appliance.kit.errors import ApplianceError
@@ -105,8 +106,17 @@ async def open_task_side(
         )  # fmt: skip
         await stack.enter_async_context(mcp.lifespan())
         background = {**{f"tasks.{name}": task for name, task in orchestrator.background.items()}, **knowledge.background, "task_history": keeping}
-        probes: dict[str, Probe] = {"event_log": stores.log.check, "functions": _degrading(functions.status)}
+        probes: dict[str, Probe] = {"event_log": stores.log.check, "functions": _degrading(functions.status), "open_tasks": _counting(orchestrator)}
         yield TaskSide(orchestrator, knowledge, edge, mcp, background, probes)
+
+
+def _counting(orchestrator: Orchestrator) -> Probe:
+    async def probe() -> str:
+        known = orchestrator.replica.projection
+        online = sum(one.status is ExecutorStatus.ONLINE and not one.gone for one in known.executors.values())
+        return f"{known.open_count} open, {len(orchestrator.dispatch.queue)} of them ready, {online} executors online"
+
+    return probe
 
 
 def _degrading(status: Callable[[], Awaitable[str]]) -> Probe:

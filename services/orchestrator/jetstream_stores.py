@@ -64,21 +64,23 @@ async def open_stores(settings: OrchestratorSettings, folder: Path) -> AsyncIter
             yield opened
         return
     async with (
-        own_server(folder, settings.max_log_bytes, settings.max_object_bytes, settings.max_graph_bytes) as address,
+        own_server(folder, settings.max_log_bytes, settings.max_object_bytes, settings.max_graph_bytes, port=settings.nats_port) as address,
         open_stores_on(address, settings) as opened,
     ):
         yield opened
 
 
 @asynccontextmanager
-async def own_server(folder: Path, max_log_bytes: int, max_object_bytes: int, max_graph_bytes: int = 0) -> AsyncIterator[JetStreamAddress]:
+async def own_server(
+    folder: Path, max_log_bytes: int, max_object_bytes: int, max_graph_bytes: int = 0, *, port: int = 0
+) -> AsyncIterator[JetStreamAddress]:
     """A ``nats-server`` child with its store in ``folder``, on loopback, for whoever may read its password there.
 
-    It listens where it did before, so that those who joined it find it again; elsewhere when that port was taken.
+    It listens on ``port``; with 0 where it did before, so that those who joined it find it again, and elsewhere when that port was taken.
     """
     secrets = await asyncio.to_thread(_secrets_in, folder)
     node = NatsNode(
-        "box", folder, await asyncio.to_thread(_port_for, folder), secrets, max_log_bytes + max_object_bytes + max_graph_bytes + _LEASES_BYTES
+        "box", folder, port or await asyncio.to_thread(_port_for, folder), secrets, max_log_bytes + max_object_bytes + max_graph_bytes + _LEASES_BYTES
     )
     async with run_nats_server(node) as server:
         box = NatsAddress((("127.0.0.1", server.node.port),), "box", secrets.box, owner=os.geteuid())

@@ -19,6 +19,7 @@ class OrchestratorSettings(ServiceSettings):
     Attributes:
         replica: name of this replica, stable over restarts: a new run under the same name ends the claims of the one before at once.
         nats_urls: servers of a site's cluster; empty = the box runs its own server.
+        nats_port: where the box's own server listens on loopback; 0 = any free port. A unit that lets the box bind certain ports only names one.
         nats_credentials_file: JSON ``{"user", "password", "systemUser", "systemPassword"}`` for a site's servers; the system user proves their settings.
         nats_ca_file, nats_cert_file, nats_key_file: PEM files for mutual TLS with a site's servers.
         stream_replicas: how many servers keep each entry: 1 for the box's own server, 3 for a site's cluster.
@@ -41,6 +42,7 @@ class OrchestratorSettings(ServiceSettings):
 
     replica: str = "r1"
     nats_urls: tuple[str, ...] = ()
+    nats_port: int = Field(default=0, ge=0, le=65535)
     nats_credentials_file: Path | None = None
     nats_ca_file: Path | None = None
     nats_cert_file: Path | None = None

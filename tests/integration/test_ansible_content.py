@@ -81,7 +81,6 @@ def test_the_unit_gives_the_box_its_home_and_nothing_else():
         "RestrictAddressFamilies": "AF_UNIX AF_INET AF_INET6",
         "IPAddressAllow": "127.0.0.1 ::1",
         "SocketBindDeny": "any",
-        "SocketBindAllow": "tcp:8080",
         "MemoryMax": "75%",
         "TasksMax": "512",
         "UMask": "0077",
@@ -91,6 +90,8 @@ def test_the_unit_gives_the_box_its_home_and_nothing_else():
         "Requires": "appliance-firewall.service",
     }.items():
         assert unit[name] == [value], name
+    assert unit["SocketBindAllow"] == ["tcp:8080", "tcp:4222"]  # its own, and the event log's, which listens on loopback
+    assert "APPLIANCE_ORCHESTRATOR_NATS_PORT=4222" in unit["Environment"]
     assert unit["IPAddressDeny"] == ["any"]
     assert unit["InaccessiblePaths"][1] == "-/run/systemd/resolve -/run/dbus -/run/nscd -/run/avahi-daemon"
     assert unit["SystemCallFilter"] == ["@system-service", "~@privileged", "~io_uring_setup io_uring_enter io_uring_register"]

@@ -1,4 +1,4 @@
-"""The box asks nobody when it starts: no name is resolved, nothing is connected, so dropped packets cannot delay it."""
+"""The box asks nobody but its own event log when it starts: no name is resolved, nothing leaves loopback, so dropped packets cannot delay it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,9 @@ def test_the_start_sends_nothing_anywhere(tmp_path: Path) -> None:
             assert process.poll() is None
             assert time.monotonic() < ends_at
             time.sleep(0.02)
-        before = [row for row in trace.read_text().splitlines() if "AF_INET" in row]
         httpx.get(f"{running.url}/readyz", timeout=30, trust_env=False).raise_for_status()
         os.kill(running.pid, signal.SIGTERM)
     finally:
         process.terminate()
         process.communicate(timeout=30)
-    assert before == [], "before it is ready it touches no network at all, not even loopback"
     assert [row for row in trace.read_text().splitlines() if "AF_INET" in row and not LOOPBACK.search(row)] == []

@@ -1,4 +1,4 @@
-"""Copies of the box's databases before an upgrade changes their tables, and the way back to them. Runs as the user of the box while it is stopped.
+"""Copies of the box's databases and event log before an upgrade changes them, and the way back to them. Runs as the user of the box while it is stopped.
 
 Owns ``<home>/upgrade-copies/<generation>/``: ``before/`` the copy made before the last change to that generation; ``set-aside/`` what a return to the
 copy took out of use (never deleted by a command). Originals, audit log and keys are not copied: no release changes them in place.
@@ -21,11 +21,21 @@ FOLDER: Final = "upgrade-copies"
 DONE: Final = "whole"
 _VERSION_TABLE: Final = "_schema_version"
 _SPARE_BYTES: Final = 32 * 2**20
+_WITH_DATABASES: Final = (".", "knowledge")
+_EVENTS: Final = Path("nats", "store")  # an older release may not know what a newer one wrote there
 
 
 def databases(home: Path) -> list[Path]:
-    """The SQLite files right in the home."""
-    return sorted(path for path in home.glob("*.db") if path.is_file() and not path.is_symlink() and _is_sqlite(path))
+    """The SQLite files right in the home and of the knowledge base."""
+    folders = [home / name for name in _WITH_DATABASES if not (home / name).is_symlink()]
+    found = (path for folder in folders for path in folder.glob("*.db"))
+    return sorted(path for path in found if path.is_file() and not path.is_symlink() and _is_sqlite(path))
+
+
+def _size(home: Path) -> int:
+    """Bytes of what is copied."""
+    events = (path for path in (home / _EVENTS).rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.stat().st_size for path in (*databases(home), *events))
 
 
 def _is_sqlite(path: Path) -> bool:
@@ -65,13 +75,14 @@ def copy_before(home: Path, generation: str, operation: str) -> int:
         return 0
     folder = home / FOLDER / generation / "before"
     files = databases(home)
-    size = sum(path.stat().st_size for path in files)
+    size = _size(home)
     check_copy_space(home, size)
     for old in (home / FOLDER).glob("*/before"):
         remove_tree(old)
     folder.mkdir(parents=True, mode=0o700)
     for path in files:
-        _copy(path, folder / path.name)
+        _copy(path, _below(folder, path.relative_to(home)))
+    _copy_events(home, folder)
     sync_file_system(folder)
     (folder / DONE).write_text(operation)
     sync_file_system(folder)
@@ -99,24 +110,58 @@ def restore(home: Path, generation: str, set_aside: str, operation: str = "") ->
     if not has_copy(home, generation, operation):
         raise ApplianceError("not_found", f"there is no copy of the data from before {generation}", hint="restore the site's own backup of the home")
     aside = home / FOLDER / generation / "set-aside" / set_aside
-    check_copy_space(home, 2 * sum(path.stat().st_size for path in databases(home)))
+    check_copy_space(home, 2 * sum(path.stat().st_size for path in databases(home)) + _size(source))
     if not (aside / DONE).is_file():  # else a killed run was past this point, and the databases may be old ones already
         remove_tree(aside)
         aside.mkdir(parents=True, mode=0o700)
         for path in databases(home):
-            _set_aside(path, aside / path.name)
+            _set_aside(path, _below(aside, path.relative_to(home)))
+        if (home / _EVENTS).is_dir() and (source / _EVENTS).is_dir():
+            (home / _EVENTS).rename(_below(aside, _EVENTS))
         (aside / DONE).touch(0o600)
         sync_file_system(aside)
     for copy in databases(source):
-        temporary = home / f".{copy.name}.restoring"
-        shutil.copyfile(copy, temporary)
-        temporary.chmod(0o600)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        for suffix in ("-wal", "-shm"):
-            (home / f"{copy.name}{suffix}").unlink(missing_ok=True)
-        temporary.replace(home / copy.name)
+        _put_back(copy, _below(home, copy.relative_to(source)))
+    _put_events_back(home, source)
     sync_folder(home)
+
+
+def _put_back(copy: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.restoring")
+    shutil.copyfile(copy, temporary)
+    temporary.chmod(0o600)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    for suffix in ("-wal", "-shm"):
+        target.with_name(f"{target.name}{suffix}").unlink(missing_ok=True)
+    temporary.replace(target)
+    sync_folder(target.parent)
+
+
+def _copy_events(home: Path, folder: Path) -> None:
+    """The event log's files: its server is stopped with the box, and what it acknowledged is in them."""
+    if (home / _EVENTS).is_dir() and not (home / _EVENTS).is_symlink():
+        shutil.copytree(home / _EVENTS, _below(folder, _EVENTS), symlinks=True)
+
+
+def _put_events_back(home: Path, source: Path) -> None:
+    """Whole or not at all; a copy from before there were tasks leaves the log as it is: the older release has no use for it."""
+    if not (source / _EVENTS).is_dir():
+        return
+    temporary = _below(home, _EVENTS).with_name(f".{_EVENTS.name}.restoring")
+    remove_tree(temporary)
+    shutil.copytree(source / _EVENTS, temporary, symlinks=True)
+    sync_file_system(temporary)
+    remove_tree(home / _EVENTS)  # of a run that was killed here: the one that was in use is set aside
+    temporary.rename(home / _EVENTS)
+    sync_folder((home / _EVENTS).parent)
+
+
+def _below(folder: Path, path: Path) -> Path:
+    """``folder/path``, its parent made."""
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return target
 
 
 def _set_aside(source: Path, target: Path) -> None:
