@@ -193,6 +193,9 @@ async def test_a_log_that_is_away_while_a_dependency_is_looked_up_does_not_leave
         first = await claimed(box)
         (second,) = await box.tasks.submit(ANNA, [TaskSpec(type="next", space="alpha", dependencies=(first.id,))])
         await box.work.complete(A, first.id, first.fencing_token, raw({}))
+        async with asyncio.timeout(10):
+            while box.replica.projection.position < await log.last_sequence():
+                await asyncio.sleep(0.01)
         state = box.replica.projection.tasks[second.id]
         box.replica.projection.forget(first.id)
         box.replica.projection.unmet[second.id] = {first.id}  # as after a start from a snapshot that did not have the ended task
