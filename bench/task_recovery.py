@@ -7,6 +7,7 @@ by the results, which contain the mark that step 1 made in its first run.
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.box_process import BoxProcess
+from bench.peer_scripts import ROOT
 from bench.peers_tasks import Recovery, recovery
 from bench.report import Report, arguments
 from bench.task_box import BoxPlan
@@ -67,6 +69,8 @@ def kill_and_recover(folder: Path, tasks: int = TASKS) -> Recovered:
 
 def measure(report: Report, folder: Path | None = None, *, runs: int = 3, peers: bool = True) -> None:
     """Rows of ours (median of ``runs``) and of the peers, on the disk of ``folder``."""
+    for package in ("appliance", "services", "bench"):  # as an installation has it, and the peers' packages have it
+        compileall.compile_dir(ROOT / package, quiet=2)
     with tempfile.TemporaryDirectory(prefix="recovery-", dir=folder) as data:
         ours = sorted((kill_and_recover(Path(data, str(run))) for run in range(runs)), key=lambda one: one.seconds)
     restate = recovery("restate", TASKS, folder=folder) if peers else None
