@@ -242,12 +242,17 @@ def _judge(answers: list[dict[str, Any]], replicas: int) -> str:
             hint="give the orchestrator the user of the server's system account; without it `sync_interval: always` cannot be proved",
         )
     versions: list[str] = []
+    switched_off: list[str] = []
     for answer in answers:
-        server, config = answer.get("server", {}), answer.get("data", {}).get("config") or {}
+        server, data = answer.get("server", {}), answer.get("data", {})
+        config = data.get("config") or {}
         name, version = server.get("name", "?"), str(server.get("ver", "0"))
         if version_of(version) < OLDEST_SERVER:
             raise ApplianceError("log_unsafe", f"nats-server {name} is {version}", hint="2.12 or newer is needed: older ones let racing writers win")
         if not server.get("jetstream"):
+            continue
+        if data.get("disabled"):  # it keeps nothing and acknowledges nothing: no danger, but one that does not count
+            switched_off.append(name)
             continue
         if config.get("sync_always") is not True:
             raise ApplianceError(
@@ -255,7 +260,10 @@ def _judge(answers: list[dict[str, Any]], replicas: int) -> str:
             )
         versions.append(version)
     if len(versions) < (replicas + 1 if replicas > 1 else 1) // (2 if replicas > 1 else 1):
-        raise ApplianceError("unavailable", f"{len(versions)} of {replicas} servers answer", hint="a majority of the servers must run")
+        hint = "a majority of the servers must run"
+        if switched_off:
+            hint = f"JetStream has switched itself off on {', '.join(switched_off)} (a full disk?): free space, then restart that server"
+        raise ApplianceError("unavailable", f"{len(versions)} of {replicas} servers answer", hint=hint)
     return f"nats-server {'/'.join(sorted(set(versions)))} on {len(versions)} node{'s' if len(versions) > 1 else ''}, sync always"
 
 

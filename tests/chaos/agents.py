@@ -168,5 +168,13 @@ class Agent:
             return await getattr(getattr(client, service), method)(agent(), *arguments, **named)
 
     def _note(self, error: Exception) -> None:
-        if isinstance(error, ApplianceError) and error.code not in {"unavailable", "overloaded", "upstream_timeout", "cancelled", "not_found", "disk_full", *_ENDED}:
+        if isinstance(error, ApplianceError) and error.code not in {
+            "unavailable",
+            "overloaded",
+            "upstream_timeout",
+            "cancelled",
+            "not_found",
+            "disk_full",
+            *_ENDED,
+        }:
             self.failures.append(f"{self._name}: {error.code} {error.message}")

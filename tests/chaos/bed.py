@@ -41,12 +41,12 @@ class RoutedNode(NatsNode):
 
 
 class ReplicaProcess:
-    """One replica: started, killed, stopped, continued. ``number`` counts from 0."""
+    """One replica: started, killed, stopped, continued. ``notes`` is where its configuration and what it says are kept."""
 
-    def __init__(self, config: ReplicaConfig) -> None:
+    def __init__(self, config: ReplicaConfig, notes: Path) -> None:
         self.config = config
-        self.output = Path(config.folder).with_suffix(".out")
-        self._file = Path(config.folder).with_suffix(".json")
+        self.output = notes / f"{config.name}.out"
+        self._file = notes / f"{config.name}.json"
         self._process: subprocess.Popen[bytes] | None = None
         self.is_stopped = False
         Path(config.folder).mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,9 @@ class ChaosBed:
 
 
 @asynccontextmanager
-async def chaos_bed(folder: Path, *, replicas: int = 3, nodes: int = 3, stores: list[Path] | None = None, **config: object) -> AsyncIterator[ChaosBed]:
+async def chaos_bed(
+    folder: Path, *, replicas: int = 3, nodes: int = 3, stores: list[Path] | None = None, **config: object
+) -> AsyncIterator[ChaosBed]:
     """All of it, up; everything is gone when the block ends. ``stores`` puts the nodes' streams elsewhere."""
     secrets = NatsSecrets.kept_in(folder / "nats.secrets")
     async with AsyncExitStack() as stack:
@@ -175,7 +177,8 @@ async def chaos_bed(folder: Path, *, replicas: int = 3, nodes: int = 3, stores: 
                     name=f"r{number}", folder=str(folder / f"r{number}"), port=ports[number], effects=str(folder / "effects"), clock=str(folder / f"r{number}.clock"),
                     nats_urls=tuple(f"nats://127.0.0.1:{wires[number, node].port}" for node in range(nodes)), credentials=str(credentials),
                     stream_replicas=nodes, **config,  # type: ignore[arg-type]
-                )
+                ),
+                folder,
             )
             for number in range(replicas)
         ]  # fmt: skip

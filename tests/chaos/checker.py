@@ -174,7 +174,9 @@ def _effects(tasks: Mapping[str, Story], lines: Sequence[tuple[str, str, str]]) 
     wrong += [f"the effect of {approval} was carried out {count} times" for approval, count in written.items() if count > 1]
     wrong += [f"the effect of {approval} was carried out and never begun" for approval in written if not begun[approval]]
     wrong += [f"the effect of {approval} is finished and was never carried out" for approval in finished if not written[approval]]
-    wrong += [f"the effect of {approval} was {text!r}, approved was {texts.get(approval)!r}" for approval, _, text in lines if texts.get(approval) != text]
+    wrong += [
+        f"the effect of {approval} was {text!r}, approved was {texts.get(approval)!r}" for approval, _, text in lines if texts.get(approval) != text
+    ]
     return wrong
 
 
@@ -195,7 +197,9 @@ def _acknowledged(tasks: Mapping[str, Story], record: Record) -> list[str]:
     saved = {(story.task, event["checkpoint"]) for story in tasks.values() for _, _, event in story.events if event["name"] == "CheckpointSaved"}
     wrong += [f"checkpoint {name} of {task} was acknowledged and is lost" for task, name in record.checkpoints if (task, name) not in saved]
     for task in record.cancelled:
-        if task not in tasks or not any(event["name"] == "TaskFailed" and event["error"]["code"] == "cancelled" for _, _, event in tasks[task].events):
+        if task not in tasks or not any(
+            event["name"] == "TaskFailed" and event["error"]["code"] == "cancelled" for _, _, event in tasks[task].events
+        ):
             wrong.append(f"the cancellation of {task} was acknowledged and is not in the log")
     for name, told in (("Paused", record.paused), ("Resumed", record.resumed)):
         wrong += [f"{name} of {task} was acknowledged and is not in the log" for task in told if task not in tasks or name not in tasks[task].names()]

@@ -76,7 +76,9 @@ def make_plan(seed: int, tasks: int, kinds: tuple[str, ...], *, rounds: int = 1)
         submissions.append(Submission(rng.random() * 0.9, tuple(group), rng.choice((1, 1, 1, 2, 3))))
     order = list(kinds) * rounds
     rng.shuffle(order)
-    faults = [Fault((number + rng.random() * 0.8) / len(order), kind, rng.randrange(1000), rng.uniform(2.0, 4.0)) for number, kind in enumerate(order)]
+    faults = [
+        Fault((number + rng.random() * 0.8) / len(order), kind, rng.randrange(1000), rng.uniform(2.0, 4.0)) for number, kind in enumerate(order)
+    ]
     times = sorted(one.at for one in submissions)
     placed = tuple(Submission(at, one.tasks, one.copies) for at, one in zip(times, submissions, strict=True))  # dependencies are submitted first
     return Plan(seed, placed, tuple(faults), made)
@@ -119,4 +121,10 @@ def _effect(rng: random.Random) -> dict[str, Any]:
 def _agent(rng: random.Random) -> dict[str, Any]:
     mode = rng.choices(("complete", "effect", "delegate", "fail", "later", "silent", "checkpoint"), (30, 20, 15, 10, 10, 5, 10))[0]
     decision = rng.choices(("approve", "modify", "reject", "expire"), (70, 15, 10, 5))[0]
-    return {"mode": mode, "decision": decision, "delay": rng.choice((0, 0.5)), "default": rng.choice(("reject", "approve")), "times": rng.choice((1, 2))}
+    return {
+        "mode": mode,
+        "decision": decision,
+        "delay": rng.choice((0, 0.5)),
+        "default": rng.choice(("reject", "approve")),
+        "times": rng.choice((1, 2)),
+    }

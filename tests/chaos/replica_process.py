@@ -103,7 +103,10 @@ async def run(config: ReplicaConfig) -> None:
         async with (
             open_stores(settings_of(config), Path(config.folder)) as (stores, _),
             open_orchestrator(
-                stores, settings_of(config), [functions, EffectExecutor(Path(config.effects))], now=SteadyClock(MovedClock(Path(config.clock)), time.monotonic)
+                stores,
+                settings_of(config),
+                [functions, EffectExecutor(Path(config.effects))],
+                now=SteadyClock(MovedClock(Path(config.clock)), time.monotonic),
             ) as house,
             serving(
                 Contract(house.tasks, house.control, house.work, house.claims, house.approvals, house.executors, house.feed, house.schedules),

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.contracts.orchestrator.v1.api import TaskFilter
+from appliance.contracts.orchestrator.v1.client import OrchestratorClient
 from appliance.contracts.orchestrator.v1.values import Task
 from appliance.kit.errors import ApplianceError
+from services.orchestrator.bootstrap import open_orchestrator
 from services.orchestrator.domain.task_state import TaskState, apply_envelope
 from services.orchestrator.domain.upcasting import decode_envelope
 from services.orchestrator.jetstream_connection import open_jetstream
@@ -22,7 +24,6 @@ from services.orchestrator.jetstream_event_log import open_event_log
 from services.orchestrator.jetstream_leases import JetStreamLeases
 from services.orchestrator.jetstream_object_store import JetStreamObjectStore
 from services.orchestrator.jetstream_stores import Stores
-from services.orchestrator.bootstrap import open_orchestrator
 from services.orchestrator.ports import Recorded
 from tests.chaos.agents import Agent
 from tests.chaos.bed import ChaosBed, chaos_bed
@@ -36,6 +37,7 @@ from tests.chaos.replica_process import driver, settings_of
 
 AGENTS = 3
 LAST_WORDS = 3000
+ANSWER_SECONDS = 60.0
 
 
 @dataclass
@@ -77,9 +79,9 @@ async def chaos_run(
             await asyncio.gather(*background, return_exceptions=True)
         outcome.wrong += user.failures + [line for agent in agents for line in agent.failures]
         outcome.wrong += [f"{replica.config.name} ended with {replica.died}" for replica in bed.replicas if replica.died is not None]
-        entries = await _read(bed)
+        entries = await read_log(bed)
         outcome.wrong += check(entries, record, read_effects(bed.effects))
-        outcome.wrong += await _agreement(bed, entries)
+        outcome.wrong += await agreement(bed, entries)
         outcome.faults = faults.counts
         _count(outcome, entries)
     outcome.seconds = time.monotonic() - begin
@@ -93,13 +95,27 @@ async def _inject(plan: Plan, faults: Faults, seconds: float) -> None:
         await faults.inject(fault)
 
 
-async def _read(bed: ChaosBed) -> Sequence[Recorded]:
+async def read_log(bed: ChaosBed) -> Sequence[Recorded]:
     """The whole log, over a connection of its own."""
+    await until_answering(bed)
     async with open_jetstream(bed.address, "checker") as connection, open_event_log(connection) as log:
         return await log.read("task.>")
 
 
-async def _agreement(bed: ChaosBed, entries: Sequence[Recorded]) -> list[str]:
+async def until_answering(bed: ChaosBed) -> None:
+    """Wait until a majority of the servers answers: wires that were cut take a while."""
+    async with asyncio.timeout(ANSWER_SECONDS):
+        while True:
+            try:
+                async with open_jetstream(bed.address, "checker"):
+                    return
+            except ApplianceError as error:
+                if error.code != "unavailable":
+                    raise
+            await asyncio.sleep(0.2)
+
+
+async def agreement(bed: ChaosBed, entries: Sequence[Recorded]) -> list[str]:
     """Every replica, and a new one that starts now, knows of each task what a replay of the log says."""
     states: dict[str, TaskState] = {}
     for entry in sorted(entries, key=lambda one: one.sequence):
@@ -107,12 +123,10 @@ async def _agreement(bed: ChaosBed, entries: Sequence[Recorded]) -> list[str]:
         states[task_id] = apply_envelope(states.get(task_id), task_id, decode_envelope(entry.body), entry.sequence)
     wrong: list[str] = []
     for replica, client in zip(bed.replicas, bed.clients, strict=True):
-        try:
-            known = await _listed(client)
-        except (ApplianceError, TimeoutError) as error:
-            wrong.append(f"{replica.config.name} does not answer: {error}")
-            continue
-        wrong += _differences(replica.config.name, states, {task.id: (task.version, str(task.status), bytes(task.result)) for task in known})
+        deadline = time.monotonic() + ANSWER_SECONDS / 2
+        while (lines := await _knowledge(replica.config.name, client, states)) and time.monotonic() < deadline:
+            await asyncio.sleep(0.5)  # one whose feed broke takes some seconds to notice
+        wrong += lines
     async with open_jetstream(bed.address, "checker") as connection, open_event_log(connection) as log:
         settings = settings_of(bed.replicas[0].config).model_copy(update={"replica": "checker"})
         stores = Stores(log, await JetStreamObjectStore.open(connection, max_bytes=settings.max_object_bytes), await JetStreamLeases.open(connection))
@@ -122,11 +136,19 @@ async def _agreement(bed: ChaosBed, entries: Sequence[Recorded]) -> list[str]:
     return wrong
 
 
-async def _listed(client: object) -> list[Task]:
+async def _knowledge(name: str, client: OrchestratorClient, states: dict[str, TaskState]) -> list[str]:
+    try:
+        known = await _listed(client)
+    except (ApplianceError, TimeoutError) as error:
+        return [f"{name} does not answer: {error}"]
+    return _differences(name, states, {task.id: (task.version, str(task.status), bytes(task.result)) for task in known})
+
+
+async def _listed(client: OrchestratorClient) -> list[Task]:
     found: list[Task] = []
     before: str | None = None
     while True:
-        page = await client.tasks.list(driver(), TaskFilter(limit=500, before=before))  # type: ignore[attr-defined]
+        page = await client.tasks.list(driver(), TaskFilter(limit=500, before=before))
         found += page
         if len(page) < 500:
             return found

@@ -124,7 +124,10 @@ BROKEN_LOGS = {
     "the end is lost": (without("t_2", "TaskCompleted"), "not terminal"),
     "an acknowledged completion is lost": (without("t_2", "TaskCompleted"), "the completion of t_2"),
     "completed twice": (twice("t_2", "TaskCompleted"), "was completed 2 times"),
-    "something behind the end": (behind("t_1", "TaskCompleted", CLOCK, {"name": "LeaseExpired", "executor": "x", "reason": ""}), "behind TaskCompleted"),
+    "something behind the end": (
+        behind("t_1", "TaskCompleted", CLOCK, {"name": "LeaseExpired", "executor": "x", "reason": ""}),
+        "behind TaskCompleted",
+    ),
     "reopened after it was completed": (behind("t_1", "TaskCompleted", "user:x", {"name": "Reopened"}), "Reopened behind TaskCompleted"),
     "made twice": (twice("t_3", "TaskCreated"), "not made exactly once"),
     "two claims at once": (without("t_1", "LeaseExpired"), "was assigned to"),

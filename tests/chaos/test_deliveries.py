@@ -273,8 +273,13 @@ async def test_many_replicas_and_a_log_that_loses_replies_refuses_and_parts_race
         deciding = asyncio.create_task(decide_all(houses, rng, record))
         try:
             for number in range(0, 120, 6):
-                specs = [spec(f"k{number + at}", {"steps": 3, "fail": rng.choice((0, 0, 1))}, dependencies=(f"k{number + at - 1}",) if at else ()) for at in range(5)]
-                specs.append(TaskSpec(type="chaos.effect", space="alpha", key=f"k{number + 5}", input_data=msgspec.Raw(b'{"effects":2,"decision":"approve"}')))
+                specs = [
+                    spec(f"k{number + at}", {"steps": 3, "fail": rng.choice((0, 0, 1))}, dependencies=(f"k{number + at - 1}",) if at else ())
+                    for at in range(5)
+                ]
+                specs.append(
+                    TaskSpec(type="chaos.effect", space="alpha", key=f"k{number + 5}", input_data=msgspec.Raw(b'{"effects":2,"decision":"approve"}'))
+                )
                 made = await persist(houses, rng, lambda house: house.tasks.submit(driver(), specs))
                 record.submitted.update({one.key: task.id for one, task in zip(specs, made, strict=True)})
             for task_id in record.submitted.values():
