@@ -81,6 +81,32 @@ def test_a_stray_or_damaged_database_does_not_stop_the_way_back(tmp_path: Path) 
     assert (tmp_path / "notes.db").exists()
 
 
+def test_the_way_back_takes_the_event_log_and_the_knowledge_along(tmp_path: Path) -> None:
+    """A newer release may have written events that the older one does not know; what is there now is kept aside."""
+    rows(tmp_path, "CREATE TABLE t (x)")
+    block, knowledge = tmp_path / "nats/store/jetstream/BOX/streams/TASKS/msgs/1.blk", tmp_path / "knowledge/knowledge.db"
+    for path in (block, knowledge):
+        path.parent.mkdir(parents=True)
+    block.write_bytes(b"old events")
+    with closing(sqlite3.connect(knowledge)) as connection, connection:
+        connection.execute("CREATE TABLE entries (x)")
+    (tmp_path / "nats/secrets.json").write_text("{}")
+    home_copy.copy_before(tmp_path, "2-b", "op")
+    block.write_bytes(b"old events and new ones")
+    with closing(sqlite3.connect(knowledge)) as connection, connection:
+        connection.execute("INSERT INTO entries VALUES (1)")
+
+    for _ in range(2):  # a killed run does it again
+        home_copy.restore(tmp_path, "2-b", "op")
+
+        assert block.read_bytes() == b"old events"
+        with closing(sqlite3.connect(knowledge)) as connection:
+            assert connection.execute("SELECT count(*) FROM entries").fetchone() == (0,)
+    aside = tmp_path / "upgrade-copies/2-b/set-aside/op"
+    assert (aside / block.relative_to(tmp_path)).read_bytes() == b"old events and new ones"
+    assert (aside / "knowledge/knowledge.db").is_file()
+
+
 @pytest.mark.parametrize("service", ["none", "systemd:no-such-appliance"])
 def test_a_rollback_that_did_not_happen_is_not_written_down(tmp_path: Path, service: str) -> None:
     site, home, _old, new = two_generations(tmp_path, service)
