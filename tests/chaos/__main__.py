@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.chaos.plan import ALL_FAULTS, make_plan
 from tests.chaos.run import chaos_run
+from tests.integration.power_cut import power_disks, why_not
+
+DISK_MB = 512
 
 
 def main() -> int:
@@ -32,13 +38,39 @@ def main() -> int:
     return 1 if bad else 0
 
 
+@contextmanager
+def _disk(folder: Path) -> Iterator[list[Path] | None]:
+    """A small disk of its own for the first node, so that it can be filled; nothing where that is not possible."""
+    if why_not() is not None:
+        yield None
+        return
+    try:
+        disks = power_disks(folder, 1, size_mb=DISK_MB)
+        (disk,) = disks.__enter__()
+    except (subprocess.CalledProcessError, OSError):
+        yield None
+        return
+    try:
+        yield [disk.path / "store", folder / "n1" / "store", folder / "n2" / "store"]
+    finally:
+        disks.__exit__(None, None, None)
+
+
 def _one(seed: int, arguments: argparse.Namespace) -> bool:
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
     plan = make_plan(seed, arguments.tasks, tuple(one for one in arguments.faults.split(",") if one))
     print(f"seed {seed}: {len(plan.tasks)} tasks, {len(plan.faults)} faults, in {folder}", flush=True)
-    outcome = asyncio.run(
-        chaos_run(folder, plan, seconds=arguments.seconds, end_seconds=arguments.end_seconds, say=lambda line: print(f"  {line}", flush=True))
-    )
+    with _disk(folder) as stores:
+        outcome = asyncio.run(
+            chaos_run(
+                folder,
+                plan,
+                seconds=arguments.seconds,
+                end_seconds=arguments.end_seconds,
+                say=lambda line: print(f"  {line}", flush=True),
+                stores=stores,
+            )
+        )
     print(f"  {outcome.tasks} tasks, {outcome.events} entries, {outcome.seconds:.0f} s; {outcome.statuses}; {outcome.faults}")
     for line in outcome.wrong[:50]:
         print(f"  WRONG: {line}")

@@ -144,14 +144,16 @@ class Faults:
 
     async def fill_disk(self, fault: Fault) -> None:
         """A node whose disk is full (when its store is on a disk of its own)."""
-        server = self._bed.servers[fault.target % len(self._bed.servers)]
-        if not os.path.ismount(server.node.store_folder.parent):
-            self._said("no small disk here: not filled")
+        server = next((one for one in self._bed.servers if os.path.ismount(one.node.store_folder.parent)), None)
+        if server is None:
+            self._said("no node has a disk of its own: none is filled")
             return
-        self._said(f"the disk of {server.node.name} is full for {fault.seconds:.1f} s")
+        self._said(f"the disk of {server.node.name} is full for {fault.seconds + 3:.1f} s")
         ballast = fill(server.node.store_folder.parent)
-        await asyncio.sleep(fault.seconds)
+        await asyncio.sleep(fault.seconds + 3)
         ballast.unlink()
+        await server.kill()  # it has switched JetStream off, for good: an operator starts it again
+        await self._bring_back(server)
 
     async def _restart(self, servers: list[NatsServer], fault: Fault, what: str) -> None:
         self._said(f"kill -9 of {what}: {', '.join(server.node.name for server in servers)}")

@@ -59,8 +59,8 @@ class Plan:
     tasks: dict[str, PlannedTask] = field(compare=False, default_factory=dict)
 
 
-def make_plan(seed: int, tasks: int, kinds: tuple[str, ...], *, rounds: int = 1) -> Plan:
-    """``tasks`` tasks in random DAGs, every fault of ``kinds`` ``rounds`` times."""
+def make_plan(seed: int, tasks: int, kinds: tuple[str, ...], *, longest: float = 4.0) -> Plan:
+    """``tasks`` tasks in random DAGs, every fault of ``kinds`` once, for ``longest`` / 2 to ``longest`` seconds."""
     rng = random.Random(seed)
     made: dict[str, PlannedTask] = {}
     submissions: list[Submission] = []
@@ -74,10 +74,11 @@ def make_plan(seed: int, tasks: int, kinds: tuple[str, ...], *, rounds: int = 1)
         made.update((one.key, one) for one in group)
         rng.shuffle(group)
         submissions.append(Submission(rng.random() * 0.9, tuple(group), rng.choice((1, 1, 1, 2, 3))))
-    order = list(kinds) * rounds
+    order = list(kinds)
     rng.shuffle(order)
     faults = [
-        Fault((number + rng.random() * 0.8) / len(order), kind, rng.randrange(1000), rng.uniform(2.0, 4.0)) for number, kind in enumerate(order)
+        Fault((number + rng.random() * 0.8) / len(order), kind, rng.randrange(1000), rng.uniform(longest / 2, longest))
+        for number, kind in enumerate(order)
     ]
     times = sorted(one.at for one in submissions)
     placed = tuple(Submission(at, one.tasks, one.copies) for at, one in zip(times, submissions, strict=True))  # dependencies are submitted first
