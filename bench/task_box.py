@@ -143,7 +143,7 @@ async def run(folder: Path, plan: BoxPlan) -> None:
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         executors = [NotingExecutor(_executor_settings(plan), notes)] if plan.slots else []
-        starting = [asyncio.create_task(executor.start()) for executor in executors]
+        starting = asyncio.gather(*(executor.start() for executor in executors))
         for executor in executors:
             stack.push_async_callback(executor.stop)
         opening = asyncio.create_task(stack.enter_async_context(open_stores(settings, folder / "nats")))
@@ -151,9 +151,7 @@ async def run(folder: Path, plan: BoxPlan) -> None:
         notes.note("at", "loaded")
         stores, _ = await opening
         notes.note("at", "stores")
-        await asyncio.gather(*starting)
-        notes.note("at", "worker")
-        box = await stack.enter_async_context(bootstrap.open_orchestrator(stores, settings, executors))
+        box = await stack.enter_async_context(bootstrap.open_orchestrator(stores, settings, executors, starting=starting))
         notes.note("at", "open")
         box.replica.projection.listen(task=notes.changed)
         for state in box.replica.projection.tasks.values():  # what became of the tasks before anyone listened

@@ -11,7 +11,7 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 
 from appliance.home import Home
@@ -68,9 +68,8 @@ async def _serve(settings: OrchestratorSettings, executors: ExecutorSettings, gr
         starting = asyncio.create_task(functions.start())  # its process starts beside the event log's
         stack.push_async_callback(_end, starting)
         stores, _ = await stack.enter_async_context(open_stores(settings, _home.path / "nats"))
-        await starting
         analysis = SpecializedExecutor((code_analyser(functions.group),), executors.solo_workers, functions.status)
-        replica = await stack.enter_async_context(open_orchestrator(stores, settings, (functions, analysis)))
+        replica = await stack.enter_async_context(open_orchestrator(stores, settings, (functions, analysis), starting=starting))
         contract = Contract(
             tasks=replica.tasks, control=replica.control, work=replica.work, claims=replica.claims, approvals=replica.approvals,
             executors=replica.executors, feed=replica.feed, schedules=replica.schedules,
@@ -78,7 +77,21 @@ async def _serve(settings: OrchestratorSettings, executors: ExecutorSettings, gr
         port = await stack.enter_async_context(serving(contract, identity.authenticate, grpc))
         get_logger(__name__).info("replica_ready", replica=settings.replica, port=port)
         print(f"replica {settings.replica} serves gRPC on {grpc.host}:{port}", flush=True)
-        await stop.wait()
+        await _until_ended(stop, replica.background)
+
+
+async def _until_ended(stop: asyncio.Event, background: Mapping[str, asyncio.Task[None]]) -> None:
+    """Return when told to stop. Background work that ends leaves a replica that answers and knows nothing new: raise why, a supervisor starts it again."""
+    told = asyncio.create_task(stop.wait())
+    await asyncio.wait({told, *background.values()}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    for name, task in background.items():
+        if task.done() and not stop.is_set():
+            failure = task.exception() if not task.cancelled() else None
+            if isinstance(failure, ApplianceError):
+                raise failure
+            get_logger(__name__).error("background_work_ended", name=name, error=repr(failure))
+            raise ApplianceError("internal", f"the background work {name!r} has ended", hint="start the replica again; its log says why")
 
 
 async def _end(task: asyncio.Task[None]) -> None:

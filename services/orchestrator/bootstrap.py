@@ -83,6 +83,7 @@ async def open_orchestrator(
     settings: OrchestratorSettings,
     adapters: Sequence[ExecutorAdapter] = (),
     *,
+    starting: Awaitable[object] | None = None,
     may_submit: MaySubmit = anyone,
     now: Callable[[], float] | None = None,
     monotonic: Callable[[], float] = time.monotonic,
@@ -92,7 +93,8 @@ async def open_orchestrator(
     Args:
         stores: see :class:`Stores`.
         settings: limits and names.
-        adapters: executors that this process runs; started already.
+        adapters: executors that this process runs; started already, or when ``starting`` is done.
+        starting: waited for once the log is read; what it raises is raised.
         may_submit: whether (owner, space) may still make tasks, asked when a schedule fires.
         now: Unix seconds; None = the machine's clock, without its jumps.
         monotonic: seconds that never jump.
@@ -107,6 +109,8 @@ async def open_orchestrator(
     background: dict[str, asyncio.Task[None]] = {"tail": asyncio.create_task(replica.follow(), name="tail")}
     try:
         await _caught_up(replica, background["tail"])
+        if starting is not None:
+            await starting
         orchestrator = _build(stores, settings, adapters, replica, snapshots, firing, background, monotonic)
         await orchestrator.local.register()
         orchestrator.dispatch.start()
