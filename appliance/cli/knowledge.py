@@ -81,6 +81,7 @@ def query(
     cypher: Annotated[str, typer.Argument(help="Read-only Cypher over what you may read.")],
     *,
     parameters: Annotated[str | None, typer.Option(help="JSON object, or @FILE.")] = None,
+    space: Annotated[str, typer.Option(help="Whose graph is asked.")] = "default",
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
     as_json: JsonFlag = False,
 ) -> None:
@@ -89,9 +90,8 @@ def query(
     Example: `appliance knowledge query "MATCH (e:Entry) RETURN e.id, e.type LIMIT 5"`
     """
     with box_client() as box:
-        rows = box.post("/api/knowledge/query", {"cypher": cypher, "parameters": json_argument(parameters, "--parameters") or {}, "limit": limit})[
-            "data"
-        ]
+        asked = {"cypher": cypher, "parameters": json_argument(parameters, "--parameters") or {}, "limit": limit, "space": space}
+        rows = box.post("/api/knowledge/query", asked)["data"]
     if as_json:
         _lines(rows)
         return

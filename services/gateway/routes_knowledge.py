@@ -59,9 +59,9 @@ def knowledge_routes(box: Dependencies) -> APIRouter:
         entry = await knowledge.store(caller, asked.space, asked.type, asked.content, asked.metadata, asked.related_entries, asked.key)
         return answered(entry, 201)
 
-    @router.post("/query", summary="Read-only Cypher over the caller's part of the graph", **told(Rows, sends=CypherQuery, example=CYPHER_EXAMPLE))
+    @router.post("/query", summary="Read-only Cypher over the graph of a space", **told(Rows, sends=CypherQuery, example=CYPHER_EXAMPLE))
     async def query(asked: Querying, caller: Caller) -> Response:
-        rows = await knowledge_of(box.orchestration).query(caller, asked.cypher, asked.parameters, asked.limit)
+        rows = await knowledge_of(box.orchestration).query(caller, asked.cypher, asked.parameters, asked.limit, asked.space)
         return answered(Rows(data=tuple(rows)))
 
     @router.get("/{entry_id}", summary="One entry with its relations", **told(KnowledgeEntry))

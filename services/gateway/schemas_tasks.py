@@ -288,11 +288,12 @@ class KnowledgeList(Wire, frozen=True):
 
 
 class CypherQuery(Wire, frozen=True):
-    """Read-only Cypher."""
+    """Read-only Cypher over the graph of one space."""
 
     cypher: Annotated[str, Meta(min_length=1, max_length=20_000)]
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    space: Annotated[str, Meta(min_length=1, max_length=63)] = "default"
 
 
 TASKS_EXAMPLE: Final = {

@@ -35,6 +35,8 @@ class Draft:
         facts: what it states about tasks, see ``graph_facts``; empty for most.
         embedding: float32 bytes of the unit vector of ``content``; None without a model.
         model: identity of the model that made ``embedding``; empty without.
+        author: ``Principal.account`` of who stores it.
+        over_others: whether it may take the place of what another wrote.
     """
 
     space: str
@@ -46,6 +48,8 @@ class Draft:
     facts: dict[str, Any]
     embedding: bytes | None = None
     model: str = ""
+    author: str = ""
+    over_others: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Record:
     embedding: bytes | None
     model: str
     version: int
+    author: str
 
 
 @dataclass(frozen=True, slots=True)

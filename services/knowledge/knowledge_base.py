@@ -18,7 +18,7 @@ from appliance.contracts.orchestrator.v1.values import KnowledgeEntry, Knowledge
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError, not_found
 from appliance.kit.logging import get_logger
-from services.knowledge.access import require_editor, require_reader
+from services.knowledge.access import changes_others, readable, require_deleter, require_editor, require_reader
 from services.knowledge.cypher_guard import MAX_ROWS, checked_parameters, read_only
 from services.knowledge.domain import Draft, Record, check_draft, is_entry_id
 from services.knowledge.index_keeper import IndexKeeper
@@ -53,11 +53,12 @@ class KnowledgeService:
     ) -> KnowledgeEntry:  # fmt: skip
         """See the contract."""
         require_editor(principal, space)
-        return await self.keep(principal, check_draft(space, entry_type, content, metadata, related_entries, key))
+        draft = check_draft(space, entry_type, content, metadata, related_entries, key)
+        return await self.keep(principal, dataclasses.replace(draft, over_others=changes_others(principal, space)))
 
     async def keep(self, principal: Principal, draft: Draft) -> KnowledgeEntry:
         """Store a checked draft for a caller who may."""
-        draft = await self._embedded(draft)
+        draft = dataclasses.replace(await self._embedded(draft), author=principal.account)
         record = await self._put(draft)
         await self._record(principal.subject, "knowledge.store", f"knowledge:{record.entry.id}", {"space": draft.space, "type": draft.type.value})
         await self._keeper.after_change(draft.space, record.version)
@@ -121,7 +122,7 @@ class KnowledgeService:
 
     async def get(self, principal: Principal, entry_id: str) -> KnowledgeEntry:
         """See the contract."""
-        spaces = principal.readable()
+        spaces = readable(principal)
         if not is_entry_id(entry_id):
             raise not_found("entry")
         record = await self._truth.get(entry_id, spaces)
@@ -132,8 +133,9 @@ class KnowledgeService:
         """See the contract."""
         if not is_entry_id(entry_id):
             raise not_found("entry")
-        space = (await self._truth.get(entry_id, principal.readable())).entry.space
-        require_editor(principal, space)
+        known = await self._truth.get(entry_id, readable(principal))
+        space = known.entry.space
+        require_deleter(principal, space, known.author)
         version = await self._truth.remove(entry_id, frozenset({space}))
         await self._record(principal.subject, "knowledge.delete", f"knowledge:{entry_id}", {"space": space})
         await self._keeper.after_change(space, version)

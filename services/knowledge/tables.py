@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from appliance.kit.sql import Schema
 
-SCHEMA: Final = Schema(name="knowledge", migrations="services.knowledge.migrations", head="0001")
+SCHEMA: Final = Schema(name="knowledge", migrations="services.knowledge.migrations", head="0002")
 
 metadata: Final = sa.MetaData()
 
@@ -32,6 +32,7 @@ entries: Final = sa.Table(
     sa.Column("embedding", sa.LargeBinary, nullable=True),
     sa.Column("model", sa.String(200), nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("author", sa.String(200), nullable=False, server_default=""),
 )
 
 relations: Final = sa.Table(

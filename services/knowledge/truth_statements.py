@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from appliance.contracts.orchestrator.v1.values import KnowledgeEntry, KnowledgeType
-from appliance.kit.errors import not_found
+from appliance.kit.errors import ApplianceError, not_found
 from services.knowledge.domain import Changes, Draft, Record, Removal
 from services.knowledge.tables import changes, entries, relations, removed
 
@@ -24,16 +24,22 @@ _IDS_IN_ONE_STATEMENT: Final = 500
 
 
 def put_draft(connection: Connection, draft: Draft) -> Record:
-    """Insert a draft, or update the row with its key or its content; ``not_found`` for a related entry that is not in the space."""
+    """Insert a draft, or update the row with its key or its content; ``not_found`` for a related entry that is not in the space.
+
+    What another wrote stays as it is for a draft that may not change it: the same content is there already, the same key is ``forbidden``.
+    """
     digest = hashlib.sha256(draft.content.encode()).hexdigest()
     wanted = _targets(connection, draft)
-    row_id, doubles = _place(connection, draft, digest)
+    found = _found(connection, draft, digest)
+    if not draft.over_others and any(one.author != draft.author for one in found):
+        return _kept_by_another(draft, found)
+    row_id, doubles = (found[0].row_id, found[1:]) if found else (None, [])
     for double in doubles:
         remove(connection, double)
     values: dict[str, Any] = {
         "space": draft.space, "type": draft.type.value, "key": draft.key, "digest": digest, "content": draft.content,
         "metadata": draft.metadata, "facts": draft.facts, "embedding": draft.embedding, "model": draft.model,
-        "version": next_version(connection),
+        "version": next_version(connection), "author": draft.author,
     }  # fmt: skip
     if row_id is None:
         values |= {"id": f"k_{secrets.token_hex(12)}", "created_at": time.time()}
@@ -58,14 +64,20 @@ def _targets(connection: Connection, draft: Draft) -> list[int]:
     return found
 
 
-def _place(connection: Connection, draft: Draft, digest: str) -> tuple[int | None, list[Record]]:
+def _found(connection: Connection, draft: Draft, digest: str) -> list[Record]:
     """The row to replace, the one with the key before the one with the content, and the row that would double it."""
     same = entries.c.digest == digest
     if draft.key is not None:
         same |= entries.c.key == draft.key
     found = records(connection, sa.and_(entries.c.space == draft.space, same))
-    found.sort(key=lambda record: record.key != draft.key)
-    return (found[0].row_id, found[1:]) if found else (None, [])
+    return sorted(found, key=lambda record: record.key != draft.key)
+
+
+def _kept_by_another(draft: Draft, found: list[Record]) -> Record:
+    if len(found) == 1 and (draft.key is None or found[0].key != draft.key):
+        return found[0]  # the same content: it is kept
+    hint = "choose another key, or ask an owner of the space"
+    raise ApplianceError("forbidden", "another wrote the entry with this key or content", hint=hint)
 
 
 def remove(connection: Connection, record: Record) -> int:
@@ -148,4 +160,4 @@ def _record(row: sa.Row[Any]) -> Record:
     entry = KnowledgeEntry(
         id=data["id"], type=KnowledgeType(data["type"]), content=data["content"], metadata=data["metadata"], space=data["space"], created_at=data["created_at"],
     )  # fmt: skip
-    return Record(int(data["row_id"]), entry, data["key"], data["facts"], data["embedding"], data["model"], int(data["version"]))
+    return Record(int(data["row_id"]), entry, data["key"], data["facts"], data["embedding"], data["model"], int(data["version"]), data["author"])
