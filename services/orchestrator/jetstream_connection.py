@@ -29,6 +29,7 @@ _ANSWER_SECONDS: Final = 1.5  # an election leaves requests without an answer
 _GATHER_SECONDS: Final = 0.2
 _AGAIN_SECONDS: Final = 0.1
 _UNAVAILABLE_STATUS: Final = 503
+_NO_PEERS: Final = 10005
 _RESTART_HINT: Final = "is nats-server running? see logs/nats.log"
 _log = get_logger(__name__)
 
@@ -219,14 +220,30 @@ class JetStreamConnection:
             ApplianceError: ``log_unsafe`` when it is there and cannot be made so; ``unavailable``.
         """
         try:
-            await self.api(f"STREAM.CREATE.{config['name']}", config, timeout_seconds=_CONNECT_SECONDS)
+            await self._create(config)
         except ApiError as error:
+            if error.code == _NO_PEERS and "offline" in error.description:
+                hint = "are all servers of the cluster running?"
+                raise ApplianceError("unavailable", f"the stream {config['name']} cannot be placed: {error}", hint=hint) from error
             try:
                 await self.api(f"STREAM.UPDATE.{config['name']}", config, timeout_seconds=_CONNECT_SECONDS)
             except ApiError as exc:
                 raise ApplianceError(
                     "log_unsafe", f"the stream {config['name']} cannot be used: {error}; {exc}", hint="see the guide: event log"
                 ) from exc
+
+    async def _create(self, config: Mapping[str, object]) -> None:
+        """In a cluster that has just come up the leader may not have heard of its peers yet: they are waited for."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _CONNECT_SECONDS
+        while True:
+            try:
+                await self.api(f"STREAM.CREATE.{config['name']}", config, timeout_seconds=_CONNECT_SECONDS)
+                return
+            except ApiError as error:
+                if error.code != _NO_PEERS or "offline" not in error.description or loop.time() > deadline:
+                    raise
+            await asyncio.sleep(_AGAIN_SECONDS)
 
 
 def _ask_all(reply: str) -> bytes:
