@@ -1,7 +1,7 @@
 """A lean NATS connection for the hot path: frames in, frames out, requests with one or many replies, reconnects. Owns the TCP (TLS) connection.
 
 Not here: JetStream (its callers build requests), retries (a request that was under way when the connection broke fails with ConnectionError: whether it
-was carried out only its caller can find out). Management that is not hot (object store) uses ``nats-py``, whose client takes 20–50 µs per message.
+was carried out only its caller can find out). Why not ``nats-py``: 20–50 µs a message (docs/adr/0021).
 
 Invariants:
 1. Nothing is written while disconnected; ``request`` waits for a connection, ``send`` raises.

@@ -43,7 +43,9 @@ def main() -> int:
         _home.create()
         settings = AllSettings.read()
         configure_logging(level=settings.box.log_level, folder=_home.logs, stderr=False)
-        _permit_telemetry(settings.box.otlp_endpoint)
+        _permit(settings.box.otlp_endpoint, "APPLIANCE_BOX_OTLP_ENDPOINT", "http://host:4318/v1/traces")
+        for server in settings.tasks.orchestrator.nats_urls:
+            _permit(server, "APPLIANCE_ORCHESTRATOR_NATS_URLS", "nats://host:4222")
         configure_telemetry(settings.box.otlp_endpoint, service="allinone")
         _bound_arenas()
         with _home.lock():
@@ -68,14 +70,13 @@ def main() -> int:
     return 0
 
 
-def _permit_telemetry(endpoint: str | None) -> None:
-    if endpoint is None:
+def _permit(url: str | None, variable: str, example: str) -> None:
+    if url is None:
         return
     try:
-        GUARD.permit([Destination.of_url(endpoint)])
+        GUARD.permit([Destination.of_url(url)])
     except ValueError as exc:
-        hint = "an address inside the site, http://host:4318/v1/traces, or leave the variable out"
-        raise ApplianceError("settings_invalid", f"APPLIANCE_BOX_OTLP_ENDPOINT: {exc}", hint=hint) from exc
+        raise ApplianceError("settings_invalid", f"{variable}: {exc}", hint=f"an address inside the site, {example}, or leave the variable out") from exc
 
 
 def _bound_arenas() -> None:

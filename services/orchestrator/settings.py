@@ -34,8 +34,6 @@ class OrchestratorSettings(ServiceSettings):
         max_graph_bytes: threads of LangGraph graphs; room for them is kept whether there are any or not.
         snapshot_*: a snapshot of everything known is written when one of these is reached.
         policy: how ready tasks are ordered.
-        algorithmic_slots: tasks that this replica's worker works on at once; 0 = none.
-        function_modules: modules that register functions, beside the built-in ones and the plugins folder.
     """
 
     model_config = service_config("ORCHESTRATOR")
@@ -70,6 +68,4 @@ class OrchestratorSettings(ServiceSettings):
     snapshot_events: int = Field(default=50_000, gt=0)
     snapshot_bytes: int = Field(default=64 * MIB, gt=0)
     policy: Literal["deadline", "fifo", "cost", "resource"] = "deadline"
-    algorithmic_slots: int = Field(default=512, ge=0)
-    function_modules: tuple[str, ...] = ()
     approval_seconds: float = Field(default=86_400.0, gt=0)
