@@ -29,9 +29,9 @@ def main() -> int:
         folder.chmod(0o755)  # PostgreSQL of the peers runs as another user
         missing = _throughput(report, folder, options.seconds, quick=options.quick)
         if not options.quick:
-            missing += task_recovery.measure(report, folder)
-            task_failover.measure(report, folder)
-            task_memory.measure(report)
+            task_recovery.measure(report, folder)
+            uvloop.run(task_failover.measure(report, folder))
+            task_memory.measure(report, folder)
             task_scheduler.measure(report)
     status = report.close()
     peers_tasks.report_missing(missing, options.json)

@@ -79,7 +79,6 @@ async def open_task_side(
         starting = asyncio.create_task(functions.start())  # its process starts beside the event log's
         stack.push_async_callback(_end, starting)
         stores, _ = await stack.enter_async_context(open_stores(settings.orchestrator, home.events))
-        await starting
         knowledge = await stack.enter_async_context(
             open_knowledge(
                 folder=home.knowledge, encoder=encoder, has_space=identity.directory.has_space, record=_recorder(audit),
@@ -87,7 +86,7 @@ async def open_task_side(
             )
         )  # fmt: skip
         orchestrator = await stack.enter_async_context(
-            open_orchestrator(stores, settings.orchestrator, (functions, *more(functions)), may_submit=identity.directory.may_make_tasks)
+            open_orchestrator(stores, settings.orchestrator, (functions, *more(functions)), starting=starting, may_submit=identity.directory.may_make_tasks)
         )
         keeper = HistoryKeeper(orchestrator.feed, knowledge.tasks, stores.objects, orchestrator.tasks)
         keeping = asyncio.create_task(keeper.run(), name="task-history")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -111,11 +111,13 @@ async def open_orchestrator(
         await _caught_up(replica, background["tail"])
         if starting is not None:
             await starting
-        orchestrator = _build(stores, settings, adapters, replica, snapshots, firing, background, monotonic)
+        orchestrator, loops = _build(stores, settings, adapters, replica, snapshots, firing, background, monotonic)
         await orchestrator.local.register()
         orchestrator.dispatch.start()
         orchestrator.guardian.start()
-        await orchestrator.local.adopt()
+        background |= {name: asyncio.create_task(loops.pop(name)(), name=name) for name in ("leases", "renewals")}
+        await orchestrator.local.adopt()  # before the guardian looks: a claim is taken over in one entry, not ended in one and made in another
+        background |= {name: asyncio.create_task(loop(), name=name) for name, loop in loops.items()}
         orchestrator.dispatch.wanted.set()
         yield orchestrator
         await orchestrator.local.stop()
@@ -128,7 +130,8 @@ async def open_orchestrator(
 def _build(
     stores: Stores, settings: OrchestratorSettings, adapters: Sequence[ExecutorAdapter], replica: Replica, snapshots: Snapshots,
     firing: Firing, background: dict[str, asyncio.Task[None]], monotonic: Callable[[], float],
-) -> Orchestrator:  # fmt: skip
+) -> tuple[Orchestrator, dict[str, Callable[[], Coroutine[None, None, None]]]]:  # fmt: skip
+    """The parts, listening, and the background work to start."""
     projection, history = replica.projection, ExecutionHistory()
     rights, waiting, performance = Rights(projection), Waiting(), Performance()
     questions = Questions(replica, waiting, settings.approval_seconds)
@@ -162,13 +165,13 @@ def _build(
         "leases": guardian.signs.listen_forever, "guardian": guardian.run, "claims": local.run, "renewals": local.renew_forever,
         "schedules": firing.run, "snapshots": snapshots.run, "retention": retention.run,
     }  # fmt: skip
-    background |= {name: asyncio.create_task(loop(), name=name) for name, loop in loops.items()}
-    return Orchestrator(
+    orchestrator = Orchestrator(
         tasks=desk, control=desk, work=work, claims=work, approvals=ApprovalDesk(replica, rights, questions),
         executors=ExecutorDesk(replica, stores.leases, guardian, performance, settings.external_lease_seconds), schedules=schedules, feed=feed,
         clear_space=SpaceClearing(replica, stores.log, settings.keep_terminal).clear, snapshots=snapshots,
         replica=replica, dispatch=dispatch, guardian=guardian, local=local, background=background,
     )  # fmt: skip
+    return orchestrator, loops
 
 
 async def _caught_up(replica: Replica, tail: asyncio.Task[None]) -> None:

@@ -20,7 +20,6 @@ import msgspec
 from appliance.contracts.orchestrator.v1.values import EMPTY, NULL, ApprovalStatus, ExecutorType, OptionalRaw, RetryPolicy, TaskError, TaskStatus
 from services.orchestrator.domain import events as ev
 
-MOST_COMMANDS_KEPT: Final = 4
 LONGEST_JITTER: Final = 1.25
 """Above the jitter of a backoff (``decide.backoff``)."""
 _READY: Final = frozenset({TaskStatus.PENDING, TaskStatus.REQUIRES_CONTINUATION})
@@ -115,7 +114,6 @@ class TaskState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     result: msgspec.Raw = NULL
     metrics: msgspec.Raw = EMPTY
     error: TaskError | None = None
-    commands: tuple[str, ...] = ()
     entries: int = 0
     dropped: bool = False
 
@@ -161,8 +159,7 @@ def apply_envelope(state: TaskState | None, task_id: str, envelope: ev.Envelope,
             state = msgspec.structs.replace(state, **_CHANGES[type(event)](state, event, envelope.at, seq))
     if state is None:
         raise TypeError(f"an empty envelope on {task_id}")
-    commands = (*state.commands, envelope.cmd)[-MOST_COMMANDS_KEPT:] if envelope.cmd else state.commands
-    return msgspec.structs.replace(state, seq=seq, updated_at=envelope.at, commands=commands, entries=state.entries + 1)
+    return msgspec.structs.replace(state, seq=seq, updated_at=envelope.at, entries=state.entries + 1)
 
 
 def _created(task_id: str, event: ev.TaskCreated, at: float, seq: int) -> TaskState:
