@@ -191,6 +191,22 @@ async def test_a_stream_ends_for_a_key_that_was_revoked() -> None:
         assert caught.value.code == "unauthenticated"
 
 
+async def test_a_stream_ends_for_a_caller_whose_spaces_have_changed() -> None:
+    async with grpc_bed() as bed, asyncio.timeout(20):
+        feed = bed.client.feed.follow(ANNA, after=0)
+        await bed.client.tasks.submit(ANNA, [TaskSpec(type="a", space="lab")])
+        await anext(feed)
+        bed.keys.bearers["anna"] = person("user:anna", "elsewhere")
+        with pytest.raises(ApplianceError) as caught:
+            while True:  # asked again every second
+                await bed.client.tasks.submit(CLAUDE, [TaskSpec(type="b", space="lab")])
+                await anext(feed)
+        assert caught.value.code == "unavailable"
+        with pytest.raises(TimeoutError):  # taken up again, it brings nothing of the space that was lost
+            async with asyncio.timeout(0.3):
+                await anext(bed.client.feed.follow(ANNA, after=0))
+
+
 @pytest.mark.parametrize("code", sorted(OUTCOMES))
 async def test_every_error_arrives_with_its_code_message_and_hint(code: str) -> None:
     class Refusing(TableTasks):
