@@ -55,7 +55,8 @@ class Agent:
                     for task in await self._once("tasks", "list", TaskFilter(executor=self._name, limit=100)):
                         if not task.status.is_terminal and task.id not in self._tokens:
                             task = await self._once("tasks", "get", task.id)
-                            if task.fencing_token and task.id not in self._tokens and not task.status.is_terminal:
+                            mine = task.assigned_executor == self._name and task.fencing_token and not task.status.is_terminal
+                            if mine and task.id not in self._tokens:
                                 group.create_task(self._do(task))
                 except (ApplianceError, TimeoutError) as error:
                     self._note(error)

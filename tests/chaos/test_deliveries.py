@@ -311,3 +311,17 @@ async def decide_all(houses, rng, record):
             except ApplianceError as error:
                 assert error.code in {"unavailable", "overloaded", "task_state", "not_found"}, error
         await asyncio.sleep(0.02)
+
+
+async def test_a_repeated_completion_is_the_same_one_and_another_result_is_refused():
+    capabilities = ExecutorCapabilities(supported_task_types=("chaos.steps",))
+    async with house_of(MemoryEventLog(), 1, lambda _: [], external_lease_seconds=30.0) as (house,):
+        (task,) = await house.tasks.submit(driver(), [spec("one")])
+        await house.executors.register(agent(), "agent-1", ExecutorType.CLAUDE_OPUS, capabilities)
+        claimed = await house.work.claim(agent(), "agent-1")
+        for _ in range(2):
+            await house.work.complete(agent(), task.id, claimed.fencing_token, msgspec.Raw(b"1"))
+        with pytest.raises(ApplianceError) as caught:
+            await house.work.complete(agent(), task.id, claimed.fencing_token, msgspec.Raw(b"2"))
+        assert caught.value.code == "task_state"
+        assert (await house.tasks.get(driver(), task.id)).result == msgspec.Raw(b"1")

@@ -101,7 +101,7 @@ def _checkpoint(state: TaskState, command: cm.SaveCheckpoint, _now: float) -> Ev
 
 
 def _complete(state: TaskState, command: cm.Complete, _now: float) -> Events:
-    if state.status is TaskStatus.COMPLETED and state.token == command.token:
+    if state.status is TaskStatus.COMPLETED and state.token == command.token and state.result == command.result:
         return ()  # the reply to the first report was lost
     held_by(state, command.token)
     if state.status is TaskStatus.AWAITING_APPROVAL:
