@@ -187,6 +187,9 @@ class Guardian:
                 if len(commands) >= AT_ONCE:
                     break
                 commands += self._silent_claims(executor_id)[:AT_ONCE]
+            for executor in self._projection.executors.values():  # replicas' own renew by themselves, so an idle one that is silent is gone too
+                if executor.replica and executor.id not in self._projection.held and self.signs.lives(executor) is False:
+                    self._lose(executor)
         await self._together(commands)
 
     def _silent_claims(self, executor_id: str) -> list[tuple[str, cm.Command]]:

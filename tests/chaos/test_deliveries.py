@@ -325,3 +325,19 @@ async def test_a_repeated_completion_is_the_same_one_and_another_result_is_refus
             await house.work.complete(agent(), task.id, claimed.fencing_token, msgspec.Raw(b"2"))
         assert caught.value.code == "task_state"
         assert (await house.tasks.get(driver(), task.id)).result == msgspec.Raw(b"1")
+
+
+async def test_executors_of_a_dead_replica_are_lost_though_they_held_nothing_and_come_back_with_it():
+    log, objects, leases = MemoryEventLog(), MemoryObjectStore(), MemoryLeases()
+
+    async def until(house, status):
+        async with asyncio.timeout(WAIT_SECONDS):
+            while {one.id: str(one.status) for one in await house.executors.list(driver())} != {"algorithmic@r0": status}:
+                await asyncio.sleep(0.01)
+
+    async with open_orchestrator(Stores(log, objects, leases), settings("r1")) as house:
+        async with open_orchestrator(Stores(log, objects, leases), settings("r0"), [StepExecutor()]):
+            await until(house, "online")
+        await until(house, "lost")
+        async with open_orchestrator(Stores(log, objects, leases), settings("r0"), [StepExecutor()]):
+            await until(house, "online")
