@@ -13,6 +13,7 @@ import asyncio
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,21 +39,29 @@ def take_event_log(home: Path, folder: Path) -> None:
         ApplianceError: ``unavailable`` when its server does not answer, ``disk_full``, ``home_invalid``.
     """
     source = home / FOLDER
-    if not (source / SECRETS).is_file() or source.is_symlink():
+    if source.is_symlink() or not _is_plain(source / SECRETS):
         return
     folder.mkdir(mode=0o700)
     try:
         shutil.copyfile(source / SECRETS, folder / SECRETS, follow_symlinks=False)
         with _lock_of(source) as is_free:
             if is_free:
-                _check_room(sum(path.stat().st_size for path in (source / _STORE).rglob("*") if path.is_file()), folder)
-                if (source / _STORE).is_dir():
-                    shutil.copytree(source / _STORE, folder / _STORE, symlinks=True)
+                store = source / _STORE
+                _check_room(sum((Path(place) / name).lstat().st_size for place, _, names in os.walk(store) for name in names), folder)
+                if store.is_dir() and not store.is_symlink():
+                    shutil.copytree(store, folder / _STORE, symlinks=True)
             else:
                 (folder / RESTORE_FOLDER).mkdir(mode=0o700)
                 asyncio.run(_from_server(source, folder / RESTORE_FOLDER, source.stat().st_uid))
     except OSError as exc:
         raise ApplianceError("home_invalid", f"the event log cannot be copied: {exc.strerror or exc}", hint="see the disk and the rights") from exc
+
+
+def _is_plain(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -86,7 +86,8 @@ class _Gathered:
 
     def all(self) -> Iterator[tuple[str, Path]]:
         """Databases, then the rest."""
-        for path in sorted((path for path in self._folder.rglob("*") if path.is_file()), key=lambda path: (path.suffix != ".db", path)):
+        found = (Path(folder) / name for folder, _, names in os.walk(self._folder) for name in names)  # links stay links, and the archive takes none
+        for path in sorted(found, key=lambda path: (path.suffix != ".db", path)):
             yield path.relative_to(self._folder).as_posix(), path
 
     def _link_blobs(self) -> None:

