@@ -26,14 +26,14 @@ from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.orchestrator.domain import commands as cm
 from services.orchestrator.domain.events import Compacted, Envelope, SpaceCompacted
-from services.orchestrator.domain.registry import SpaceState, compacted_space
+from services.orchestrator.domain.registry import ExecutorState, SpaceState, compacted_space
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.domain.upcasting import decode_envelope
 from services.orchestrator.ports import EventLog, Recorded
 from services.orchestrator.replica import Replica
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.snapshots import Snapshots
-from services.orchestrator.subjects import TASKS, space_subject, subject_names, task_subject
+from services.orchestrator.subjects import TASKS, executor_subject, space_subject, subject_names, task_subject
 from services.orchestrator.task_checkpoints import TaskCheckpoints
 
 BY: Final = "system:janitor"
@@ -41,6 +41,7 @@ ROUND_SECONDS: Final = 60.0
 MOST_READ: Final = 20_000
 MOST_DROPPED: Final = 500
 MOST_COMPACTED: Final = 20
+MOST_REGISTRATIONS: Final = 16
 ROOM: Final = 0.8
 """Share of ``max_log_bytes`` that is kept free of ended tasks' pressure: at 1.0 the log would refuse what is new."""
 _DAY: Final = 86_400.0
@@ -81,11 +82,12 @@ class Retention:
         self._too_large: dict[str, int] = {}
         self._to_purge: dict[str, int] = {}
         self._leaving: dict[str, int] = {}
+        self._registrations: dict[str, int] = {}
         self._excess = 0
         self._cursor = 0
         for state in list(self._projection.tasks.values()):
             self._note_long(state)
-        self._projection.listen(task=self._changed)
+        self._projection.listen(task=self._changed, executor=self._executor_changed)
 
     async def run(self) -> None:
         """A round now and then, for ever."""
@@ -108,7 +110,19 @@ class Retention:
             if sequence <= covered:
                 await self._event_log.purge(subject, below=sequence)
                 del self._to_purge[subject]
+        await self._purge_registrations(covered)
         return await self._drop_ended(covered)
+
+    async def _purge_registrations(self, covered: int) -> None:
+        """What lies below an executor's newest registration: one that registers again and again must not fill the log."""
+        for executor_id in [one for one, count in self._registrations.items() if count > MOST_REGISTRATIONS]:
+            state = self._projection.executors[executor_id]
+            if 0 < state.registered_seq <= covered:
+                await self._event_log.purge(executor_subject(executor_id), below=state.registered_seq)
+                del self._registrations[executor_id]
+
+    def _executor_changed(self, state: ExecutorState) -> None:
+        self._registrations[state.id] = self._registrations.get(state.id, 0) + 1
 
     def _changed(self, _before: TaskState | None, after: TaskState, _envelope: Envelope) -> None:
         if after.dropped:

@@ -13,7 +13,7 @@ from services.orchestrator.domain import events as ev
 class ExecutorState(msgspec.Struct, frozen=True, kw_only=True):
     """One executor. ``incarnation`` grows with each registration; claims of an earlier one are void.
 
-    An id may be taken over once its owner has left it: only claims made since ``owned_since`` are the owner's (:meth:`owner_of`).
+    ``registered_seq`` is the sequence of the newest registration: it says everything, what lies below it may leave the log. An id may be taken over once its owner has left it: only claims made since ``owned_since`` are the owner's (:meth:`owner_of`).
     """
 
     id: str
@@ -32,6 +32,7 @@ class ExecutorState(msgspec.Struct, frozen=True, kw_only=True):
     gone: bool = False
     owned_since: int = 0
     spaces: tuple[str, ...] | None = None
+    registered_seq: int = 0
 
     def owner_of(self, incarnation: int) -> str | None:
         """Whose a claim is that was made by the run ``incarnation``; None when that was another owner's."""
@@ -82,6 +83,7 @@ def apply_executor(state: ExecutorState | None, executor_id: str, envelope: ev.E
                 id=executor_id, type=event.type, name=event.executor_name or executor_id, capabilities=event.capabilities, version=event.version,
                 endpoint=event.endpoint, max_load=event.max_load, owner=event.owner, incarnation=event.incarnation, replica=event.replica,
                 seq=seq, seen_at=envelope.at, owned_since=event.owned_since, spaces=event.spaces,
+                registered_seq=seq,
             )  # fmt: skip
         elif state is None:
             raise TypeError(f"{type(event).__name__} before ExecutorRegistered on {executor_id}")

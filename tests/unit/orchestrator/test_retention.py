@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.contracts.orchestrator.v1.values import StepRecord, TaskError, TaskStatus
+from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorType, StepRecord, TaskError, TaskStatus
 from appliance.kit.errors import ApplianceError
 from appliance.testing.fakes_event_log import MemoryEventLog, MemoryObjectStore
 from services.orchestrator import retention as retention_module
@@ -129,6 +129,26 @@ async def test_a_space_with_many_firings_is_compacted() -> None:
             async with following(again):
                 assert again.replica.projection.space("lab") == box.replica.projection.space("lab")
                 assert again.replica.projection.space("lab").schedules["s"].last_due == 24.0
+
+
+async def test_an_executor_that_registers_again_and_again_does_not_fill_the_log() -> None:
+    log, store, clock = MemoryEventLog(), MemoryObjectStore(), Clock()
+    box = await started(log, store, clock)
+    async with following(box):
+        await everything(box)
+        for run in range(2, 40):
+            again = ev.ExecutorRegistered(
+                type=ExecutorType.ALGORITHMIC, capabilities=ExecutorCapabilities(), incarnation=run, owner="e_1", owned_since=1
+            )
+            await box.replica.change_executor("e_1", lambda _state, again=again: (again,), by="e_1")
+        await box.retention.round()
+        assert len(await log.read("executor.e_1")) == 39, "nothing goes that the snapshots do not cover"
+        await box.write(3)
+        await box.retention.round()
+        assert len(await log.read("executor.e_1")) == 1
+        for start in (await started(log, store, clock), await started(log, MemoryObjectStore(), clock)):
+            async with following(start):
+                assert await start.known() == await box.known()
 
 
 async def test_a_task_reopened_while_it_is_dropped_is_kept_or_gone_never_half() -> None:
