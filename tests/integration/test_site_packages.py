@@ -20,6 +20,7 @@ from tests.integration.site_bed import SiteBed, site_bed
 
 MODULE = "demo/thing.py"
 SCRIPT = "demo-tool"
+PROGRAM = "demo-server"
 
 
 @pytest.fixture
@@ -39,6 +40,8 @@ def give_package(generation: Generation) -> None:
     module.write_text("COLOUR = 'green'\n")
     (venv / "bin" / SCRIPT).write_text(f"#!{generation.python}\nfrom demo.thing import COLOUR\nprint(COLOUR)\n")
     (venv / "bin" / SCRIPT).chmod(0o755)
+    (venv / "bin" / PROGRAM).write_bytes(b"\x7fELF" + bytes(3 * 2**20))  # as nats-server: longer than any script
+    (venv / "bin" / PROGRAM).chmod(0o755)
     write_list(generation, origin_of(generation, environment.base_python()))
 
 
@@ -65,6 +68,8 @@ def test_equal_packages_are_the_same_files_and_scripts_name_the_new_interpreter(
     assert (packages(new) / MODULE).samefile(packages(old(bed)) / MODULE)
     assert (packages(new) / MODULE).stat().st_mode & 0o222 == 0
     assert not (packages(new) / "sitecustomize.py").exists()
+    assert (new.path / "venv/bin" / PROGRAM).samefile(old(bed).path / "venv/bin" / PROGRAM)
+    assert os.access(new.path / "venv/bin" / PROGRAM, os.X_OK)
     assert (packages(new) / PATH_FILE).read_text() == f"{new.path}/app\n"
     said = subprocess.run([new.path / "venv/bin" / SCRIPT], capture_output=True, text=True, check=True)
     assert said.stdout == "green\n"

@@ -206,7 +206,7 @@ def _carry(old: Path, new: Path, file: Recorded) -> None:
         is_plain = stat.S_ISREG(status.st_mode) and status.st_mode & 0o222 == 0 and status.st_uid == os.geteuid()
         if not is_plain or status.st_size != file.size:
             raise Altered(file.path)
-        if file.path.startswith(_SCRIPTS):
+        if file.path.startswith(_SCRIPTS) and file.size <= _SCRIPT_BYTES:  # what is larger is a program, not a script
             _rewrite(os.read(descriptor, _SCRIPT_BYTES), file, old, new)
             return
         if _digest(descriptor) != file.sha256:
