@@ -154,6 +154,24 @@ async def test_where_a_rule_says_ask_silence_is_no_consent() -> None:
         await refused("task_state", box.claims.begin_effect(A, task.id, task.fencing_token, asked.id))
 
 
+async def test_operators_answer_but_set_no_rules_for_a_space() -> None:
+    operator = Principal("user:op", "user", roles=frozenset({roles.OPERATOR_2}), spaces=MappingProxyType({"alpha": SpaceRole.OWNER}))
+    async with house() as box:
+        task = await claimed(box)
+        asked = await box.approvals.request(A, task.id, task.fencing_token, "mail.send", raw({}))
+        await refused("forbidden", box.approvals.decide(operator, asked.id, "approve", grant="always"))
+        await refused("forbidden", box.approvals.set_policy(operator, "alpha", "mail.*", "ALWAYS"))
+        assert (await box.approvals.decide(operator, asked.id, "approve")).status is ApprovalStatus.APPROVED
+
+
+async def test_another_result_after_completion_is_refused_and_the_same_one_answered() -> None:
+    async with house() as box:
+        task = await claimed(box)
+        await box.work.complete(A, task.id, task.fencing_token, raw({"a": 1}))
+        assert (await box.work.complete(A, task.id, task.fencing_token, raw({"a": 1}))).status is TaskStatus.COMPLETED
+        await refused("task_state", box.work.complete(A, task.id, task.fencing_token, raw({"a": 2})))
+
+
 async def test_forks_are_under_the_same_limits_as_submissions() -> None:
     async with house(max_open_tasks=3) as box:
         (task,) = await box.tasks.submit(ANNA, [TaskSpec(type="job", space="alpha")])

@@ -8,8 +8,9 @@ from typing import Any, Final
 import msgspec
 
 from appliance.contracts.orchestrator.v1.values import EMPTY, ApprovalRequest, ApprovalStatus
+from appliance.identity import roles
 from appliance.identity.permissions import Aspect, Resource, Verb
-from appliance.identity.principal import Principal, SpaceRole
+from appliance.identity.principal import MEMBER, Principal, SpaceRole
 from appliance.kit.errors import ApplianceError, not_found
 from services.orchestrator.approval_rules import checked_rule
 from services.orchestrator.domain.events import PolicyChanged
@@ -75,6 +76,9 @@ class ApprovalDesk:
         """See the contract."""
         state = await self._readable(principal, approval_id)
         self._rights.require(principal, Verb.UPDATE, state, Resource.APPROVAL_REQUEST, Aspect.DECISION)
+        if grant == "always" and not self._rules(principal, state.space):
+            hint = "approve it once or for the session, or ask an owner"
+            raise ApplianceError("forbidden", "what is granted always is a rule of the space, and owners set rules", hint=hint)
         return await self._questions.decide(state.id, approval_id, decision, reason, modified_arguments, grant, by=principal.subject)
 
     async def policies(self, principal: Principal, space: str) -> Sequence[dict[str, Any]]:
@@ -88,7 +92,7 @@ class ApprovalDesk:
 
     async def set_policy(self, principal: Principal, space: str, action: str, mode: str | None) -> None:
         """See the contract. Removing a rule also takes back what was granted for always."""
-        if not principal.is_admin and not principal.may(space, SpaceRole.OWNER):
+        if not self._rules(principal, space):
             raise ApplianceError("forbidden", "only owners of the space set rules") if principal.may(space, SpaceRole.READER) else not_found("space")
         checked_rule(action, mode)
         known = self._replica.projection.space(space)
@@ -98,6 +102,13 @@ class ApprovalDesk:
         if mode is None:
             changes.append(PolicyChanged(action=action, mode=None, source="grant"))
         await self._replica.change_space(space, lambda _: changes, by=principal.subject)
+
+    @staticmethod
+    def _rules(principal: Principal, space: str) -> bool:
+        """Whether the caller sets the space's rules: a person who owns it, an administrator. An operator or agent has no person's rights there."""
+        return principal.is_admin or (
+            MEMBER in principal.roles and roles.SPECIAL.isdisjoint(principal.roles) and principal.may(space, SpaceRole.OWNER)
+        )
 
     def _may_read(self, principal: Principal, state: TaskState) -> bool:
         try:
