@@ -12,6 +12,7 @@ import heapq
 import random
 import time
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Final
 
 from appliance.contracts.orchestrator.v1.values import ExecutorStatus, TaskStatus
@@ -86,7 +87,8 @@ class Guardian:
                 self.signs.renewed(after, event.lease_until - envelope.at, claimed=False)
             elif isinstance(event, Assigned) and after.is_held:
                 self.signs.renewed(after, event.lease_until - envelope.at, claimed=True)
-                self._at(self._replica.now() + self._limit(after), "attempt", after.id)
+                if self._is_outside(event.executor):
+                    self._at(self._replica.now() + self._limit(after), "attempt", after.id)
                 if self._is_void(after):
                     self._void[after.id] = None
 
@@ -121,6 +123,11 @@ class Guardian:
             for approval in state.pending_approvals:
                 self._at(approval.expires_at, "approval", state.id)
 
+    def _is_outside(self, executor_id: str) -> bool:
+        """Not run by a replica: those time their attempts themselves, and an entry here for each of their claims would outlive it by far."""
+        executor = self._projection.executors.get(executor_id)
+        return executor is None or not executor.replica
+
     def _is_void(self, state: TaskState) -> bool:
         """Held by a run of an executor that another one has followed, or that has left."""
         executor = self._projection.executors.get(state.executor) if state.is_held and state.executor is not None else None
@@ -134,11 +141,11 @@ class Guardian:
             heapq.heappush(self._due, (due, kind, task_id))
 
     async def _fail_dependents(self) -> None:
-        while self._dispatch.to_fail:
-            batch = list(self._dispatch.to_fail.items())[:AT_ONCE]
-            for task_id, _ in batch:
-                self._dispatch.to_fail.pop(task_id, None)
-            await self._together([(task_id, cm.FailDependent(dependency=dependency)) for task_id, dependency in batch])
+        """Some in each round, so that leases and deadlines are looked at in between; those that these fail come in the next."""
+        batch = list(islice(self._dispatch.to_fail.items(), AT_ONCE))
+        for task_id, _ in batch:
+            self._dispatch.to_fail.pop(task_id, None)
+        await self._together([(task_id, cm.FailDependent(dependency=dependency)) for task_id, dependency in batch])
 
     async def _look_up_dependencies(self) -> None:
         """Dependencies that have left memory: the log knows how they ended."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from appliance.identity.permissions import Aspect, Resource, Verb, may, require
 from appliance.identity.principal import Principal
-from appliance.identity.task_rights import owns_task
+from appliance.identity.task_rights import is_agent, owns_task
 from appliance.kit.errors import ApplianceError, not_found
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.projection import Projection
@@ -51,7 +51,7 @@ class Rights:
             raise not_found("task")
         if principal.is_admin or self.claimant(state, state.last_executor) == principal.subject:
             return state
-        if state.space in principal.spaces:
+        if is_agent(principal) and state.space in principal.spaces:
             raise ApplianceError("stale_claim", "this claim of the task has ended", hint="stop working on it and claim again")
         raise not_found("task")
 

@@ -54,6 +54,8 @@ class ScheduleDesk:
         Raises:
             ApplianceError: ``not_found`` (the space), ``forbidden``, ``task_invalid``, ``too_large``.
         """
+        if spec.space not in principal.spaces:  # also an administrator's: every space that exists is named there
+            raise not_found("space")
         require(principal, Verb.CREATE, Resource.TASK, space=spec.space, what="space")
         if self._check_spec is not None:
             await self._check_spec(spec)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from appliance.contracts.orchestrator.v1.values import Task, TaskSpec
 from appliance.identity.permissions import Resource, Verb
@@ -19,6 +21,7 @@ from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.submission import Planned, plan
 from services.orchestrator.views import task_view
 
+SMALL: Final = 32
 CheckSpec = Callable[[TaskSpec], Awaitable[None]]
 
 
@@ -39,6 +42,7 @@ class SubmitTasks:
         self._local = local
         self._settings = settings
         self._check_spec = check_spec
+        self._large = asyncio.Semaphore(2)
         self._limits = AdmissionLimits(
             open_tasks=settings.max_open_tasks, open_tasks_per_space=settings.max_open_tasks_per_space,
             open_types_per_space=settings.max_open_types_per_space,
@@ -53,7 +57,10 @@ class SubmitTasks:
             if space not in principal.spaces:  # also an administrator's: every space that exists is named there
                 raise not_found("space")
             self._rights.require_in_space(principal, Verb.CREATE, Resource.TASK, space)
-        return await self.make(principal, specs, principal.account, by=principal.subject)
+        if len(specs) <= SMALL:
+            return await self.make(principal, specs, principal.account, by=principal.subject)
+        async with self._large:  # one after the other: a flood of large submissions leaves room for everybody else
+            return await self.make(principal, specs, principal.account, by=principal.subject)
 
     async def make(self, principal: Principal, specs: Sequence[TaskSpec], owner: str, *, by: str, parent: str | None = None) -> Sequence[Task]:
         """The same after the rights were checked; ``parent`` for a delegated task."""
