@@ -159,7 +159,14 @@ class JetStreamConnection:
                 call()
 
     async def _settings(self) -> list[dict[str, Any]]:
-        """One answer per server of the cluster; a majority, when the rest stays silent."""
+        return await self.ask_servers(b'{"config":true}')
+
+    async def ask_servers(self, request: bytes) -> list[dict[str, Any]]:
+        """What the servers say of their JetStream (``JSZ``): one answer per server of the cluster; a majority, when the rest stays silent.
+
+        Raises:
+            ApplianceError: ``unavailable``.
+        """
         wanted = max(self.address.replicas, len(self.address.box.servers))
         answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
@@ -170,7 +177,7 @@ class JetStreamConnection:
         reply = self._system.expect(take, lambda: answers.put_nowait(None))
         found: list[dict[str, Any]] = []
         try:
-            self._system.send(_ask_all(reply))
+            self._system.send(_ask_all(reply, request))
             while len(found) < wanted:
                 patience = _GATHER_SECONDS if len(found) > wanted // 2 else _API_SECONDS / 2
                 answer = await asyncio.wait_for(answers.get(), patience)
@@ -246,8 +253,7 @@ class JetStreamConnection:
             await asyncio.sleep(_AGAIN_SECONDS)
 
 
-def _ask_all(reply: str) -> bytes:
-    payload = b'{"config":true}'
+def _ask_all(reply: str, payload: bytes) -> bytes:
     return b"PUB $SYS.REQ.SERVER.PING.JSZ %b %d\r\n%b\r\n" % (reply.encode(), len(payload), payload)
 
 

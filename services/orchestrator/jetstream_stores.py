@@ -24,7 +24,8 @@ from appliance.kit.nats_server import run_nats_server
 from appliance.kit.nats_snapshots import RESTORE_FOLDER, load_stream, saved_streams
 from appliance.kit.nats_wire import NatsAddress, open_wire
 from services.orchestrator.jetstream_connection import JetStreamAddress, JetStreamConnection, open_jetstream
-from services.orchestrator.jetstream_event_log import open_event_log
+from services.orchestrator.jetstream_copies import kept_whole
+from services.orchestrator.jetstream_event_log import STREAM, open_event_log
 from services.orchestrator.jetstream_leases import JetStreamLeases
 from services.orchestrator.jetstream_object_store import JetStreamObjectStore
 from services.orchestrator.ports import EventLog, Leases, ObjectStore
@@ -115,7 +116,11 @@ def _secrets_in(folder: Path) -> NatsSecrets:
 @asynccontextmanager
 async def open_stores_on(address: JetStreamAddress, settings: OrchestratorSettings) -> AsyncIterator[tuple[Stores, JetStreamConnection]]:
     """The stores on servers that run already."""
-    async with open_jetstream(address, f"orchestrator-{settings.replica}") as connection, open_event_log(connection) as log:
+    async with (
+        open_jetstream(address, f"orchestrator-{settings.replica}") as connection,
+        open_event_log(connection) as log,
+        kept_whole(connection, STREAM),
+    ):
         objects = await JetStreamObjectStore.open(connection, max_bytes=settings.max_object_bytes)
         leases = await JetStreamLeases.open(connection)
         yield Stores(log, objects, leases), connection

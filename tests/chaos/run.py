@@ -9,18 +9,21 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import msgspec
 
 from appliance.contracts.orchestrator.v1.api import TaskFilter
 from appliance.contracts.orchestrator.v1.client import OrchestratorClient
 from appliance.contracts.orchestrator.v1.values import Task
 from appliance.kit.errors import ApplianceError
+from appliance.kit.nats_wire import open_wire
 from services.orchestrator.bootstrap import open_orchestrator
 from services.orchestrator.domain.task_state import TaskState, apply_envelope
 from services.orchestrator.domain.upcasting import decode_envelope
-from services.orchestrator.jetstream_connection import open_jetstream
-from services.orchestrator.jetstream_event_log import open_event_log
+from services.orchestrator.jetstream_connection import JetStreamAddress, open_jetstream
+from services.orchestrator.jetstream_event_log import STREAM, open_event_log
 from services.orchestrator.jetstream_leases import JetStreamLeases
 from services.orchestrator.jetstream_object_store import JetStreamObjectStore
 from services.orchestrator.jetstream_stores import Stores
@@ -79,6 +82,7 @@ async def chaos_run(
             await asyncio.gather(*background, return_exceptions=True)
         outcome.wrong += user.failures + [line for agent in agents for line in agent.failures]
         outcome.wrong += [f"{replica.config.name} ended with {replica.died}" for replica in bed.replicas if replica.died is not None]
+        outcome.wrong += await copies_agree(bed)
         entries = await read_log(bed)
         outcome.wrong += check(entries, record, read_effects(bed.effects))
         outcome.wrong += await agreement(bed, entries)
@@ -113,6 +117,34 @@ async def until_answering(bed: ChaosBed) -> None:
                 if error.code != "unavailable":
                     raise
             await asyncio.sleep(0.2)
+
+
+async def copies_agree(bed: ChaosBed) -> list[str]:
+    """Every node's own copy of the log has the same entries: a follower with a hole would answer reads, and lead one day."""
+    deadline = time.monotonic() + 2 * ANSWER_SECONDS  # replicas find and mend a damaged one
+    while True:
+        copies = {server.node.name: await _copy(server.node.port, bed.address) for server in bed.servers}
+        if len(set(copies.values())) == 1:
+            return []
+        if time.monotonic() > deadline:
+            return [f"the copies of the log differ (messages, first, last, deleted): {copies}"]
+        await asyncio.sleep(0.5)
+
+
+async def _copy(port: int, address: JetStreamAddress) -> tuple[int, ...] | None:
+    async with open_wire(replace(address.system, servers=(("127.0.0.1", port),)), "checker") as wire:
+        try:
+            await wire.wait_connected(5.0)
+            answer = await wire.request(f"$SYS.REQ.SERVER.{wire.info['server_id']}.JSZ", b'{"accounts":true,"streams":true}', 5.0)
+            data = msgspec.json.decode(answer.payload)
+        except (OSError, TimeoutError, ApplianceError):
+            return None
+    for account in data["data"].get("account_details") or ():
+        for stream in account.get("stream_detail") or ():
+            if stream["name"] == STREAM:
+                state = stream["state"]
+                return state["messages"], state["first_seq"], state["last_seq"], state.get("num_deleted", 0)
+    return None
 
 
 async def agreement(bed: ChaosBed, entries: Sequence[Recorded]) -> list[str]:
