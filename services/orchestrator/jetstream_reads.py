@@ -20,7 +20,7 @@ from services.orchestrator.ports import Recorded
 _PAGE_ENTRIES: Final = 1000
 _LAST_OF_MOST: Final = 500
 _READ_SECONDS: Final = 5.0
-_TRIES: Final = 4
+_TRIES: Final = 8
 _PATIENCE_SECONDS: Final = 10.0
 _AGAIN_SECONDS: Final = 0.1
 _NO_MESSAGE: Final = 10037
@@ -39,19 +39,29 @@ class StreamReader:
 
     async def entries(self, subject: str, after: int) -> list[Recorded]:
         """All on ``subject`` (wildcards may be used) behind sequence ``after``, oldest first; with everything that was acknowledged before the call."""
-        newest = await self.newest(subject) if self._replicas > 1 else 0
-        found: list[Recorded] = []
         for _ in range(_TRIES):
-            position = found[-1].sequence if found else after
-            while True:
-                page, more = await self._page(subject, position)
-                found += page
-                if not more or not page:
-                    break
-                position = page[-1].sequence
-            if newest <= after or (found and found[-1].sequence >= newest):
+            newest, count = await self._told_by_leader(subject, after)
+            found = await self._all_behind(subject, after)
+            if (newest <= after or (found and found[-1].sequence >= newest)) and len(found) >= count:
                 return found
         raise ApplianceError("unavailable", f"a replica of the event log lags behind: {subject}", hint="try again")
+
+    async def _told_by_leader(self, subject: str, after: int) -> tuple[int, int]:
+        """Sequence of the newest entry and how many there are (0: not asked): any server answers reads, one that lags or whose copy has a hole too."""
+        if self._replicas == 1:
+            return 0, 0
+        if after or subject.endswith(">"):
+            return await self.newest(subject), 0
+        answer = await self._connection.api(f"STREAM.INFO.{self._stream}", {"subjects_filter": subject}, timeout_seconds=_PATIENCE_SECONDS)
+        return 0, sum((answer["state"].get("subjects") or {}).values())
+
+    async def _all_behind(self, subject: str, after: int) -> list[Recorded]:
+        found: list[Recorded] = []
+        while True:
+            page, more = await self._page(subject, found[-1].sequence if found else after)
+            found += page
+            if not more or not page:
+                return found
 
     async def newest(self, subject: str) -> int:
         """Sequence of the newest entry, as the leader knows it; 0 when there is none."""

@@ -53,6 +53,8 @@ async def test_a_copy_with_a_hole_is_found_and_made_anew(tmp_path):
             while not (found := await damaged(connection, STREAM)):
                 await asyncio.sleep(0.2)
         assert found == {victim.node.name}, await copies(connection, STREAM)
+        for number in range(0, 51_000, 499):
+            assert len(await log.read(f"task.holes.t{number}")) == 1, "a task was read from the hole"
         assert await mend(connection, STREAM, found)
         await write(log, 1_000, 51_000)
         for _ in range(5):
