@@ -28,6 +28,7 @@ STREAM: Final = "TASKS"
 _DUPLICATE_WINDOW_NANOSECONDS: Final = 120_000_000_000
 _UNIT_BYTES: Final = 64 * 1024 * 1024
 _LONGEST_ID: Final = 128
+_GAPS_LOOKED_AT: Final = 64  # per feed: a log that was purged has many
 _BEHIND_SECONDS: Final = 8.0
 _AGAIN_SECONDS: Final = 0.1
 
@@ -67,8 +68,12 @@ class JetStreamEventLog:
             await self._check_reachable(position)
             with contextlib.suppress(FeedInterruptedError, ApiError):
                 async with open_feed(self._connection, self._stream, {"deliver_policy": "by_start_sequence", "opt_start_seq": position + 1}) as feed:
+                    looks = _GAPS_LOOKED_AT if self._connection.address.replicas > 1 else 0
                     async for batch in feed.batches():
                         if batch:
+                            if looks and batch[-1].sequence - position != len(batch):
+                                looks -= 1
+                                await self._no_hole(position, batch)
                             position = batch[-1].sequence
                         yield batch
             await asyncio.sleep(_AGAIN_SECONDS)
@@ -139,6 +144,16 @@ class JetStreamEventLog:
         """First and last sequence."""
         state = (await self._info())["state"]
         return int(state["first_seq"]), int(state["last_seq"])
+
+    async def _no_hole(self, position: int, batch: Sequence[Recorded]) -> None:
+        """What is missing was purged. Raises FeedInterruptedError when the leader has it: the server that feeds us has a copy with a hole."""
+        for entry in batch:
+            if entry.sequence != position + 1:
+                behind = await self._reader.first_behind(">", position)
+                if behind is not None and behind.sequence < entry.sequence:
+                    raise FeedInterruptedError("its server's copy has a hole")
+                return
+            position = entry.sequence
 
     async def _check_reachable(self, position: int) -> None:
         """That nothing behind ``position`` is gone. A leader just elected may not have applied everything yet: a while is waited for it."""

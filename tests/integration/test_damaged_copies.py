@@ -55,6 +55,13 @@ async def test_a_copy_with_a_hole_is_found_and_made_anew(tmp_path):
         assert found == {victim.node.name}, await copies(connection, STREAM)
         for number in range(0, 51_000, 499):
             assert len(await log.read(f"task.holes.t{number}")) == 1, "a task was read from the hole"
+        for _ in range(4):  # the servers choose which of them feeds
+            seen = 0
+            async for batch in log.tail(0):
+                assert not batch or (batch[0].sequence, batch[-1].sequence) == (seen + 1, seen + len(batch)), "the tail left out the hole"
+                seen += len(batch)
+                if seen >= 51_000:
+                    break
         assert await mend(connection, STREAM, found)
         await write(log, 1_000, 51_000)
         for _ in range(5):
