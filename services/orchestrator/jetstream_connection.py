@@ -229,7 +229,7 @@ class JetStreamConnection:
         try:
             await self._create(config)
         except ApiError as error:
-            if error.code == _NO_PEERS and "offline" in error.description:
+            if error.code == _NO_PEERS:
                 hint = "are all servers of the cluster running?"
                 raise ApplianceError("unavailable", f"the stream {config['name']} cannot be placed: {error}", hint=hint) from error
             try:
@@ -248,7 +248,7 @@ class JetStreamConnection:
                 await self.api(f"STREAM.CREATE.{config['name']}", config, timeout_seconds=_CONNECT_SECONDS)
                 return
             except ApiError as error:
-                if error.code != _NO_PEERS or "offline" not in error.description or loop.time() > deadline:
+                if error.code != _NO_PEERS or loop.time() > deadline:
                     raise
             await asyncio.sleep(_AGAIN_SECONDS)
 
