@@ -23,7 +23,7 @@ DISK_MB = 512
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20, help="how many runs")
-    parser.add_argument("--first", type=int, default=None, help="the first seed (others follow); default: of the time")
+    parser.add_argument("--seed", "--first", dest="first", type=int, default=None, help="the first seed (others follow); default: of the time")
     parser.add_argument("--tasks", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=75.0, help="how long tasks are submitted and faults injected")
     parser.add_argument("--end-seconds", type=float, default=180.0, help="how long the end is waited for")
