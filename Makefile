@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export PATH := $(VENV)/bin:$(PATH)
 BENCH_ARGS := $(if $(JSON),--json $(JSON)) $(if $(DATA),--data $(DATA))
 
-.PHONY: help up down setup setup-test test test-site chaos prove bundle lint bench peers lock clean
+.PHONY: help up down setup setup-test test test-faults test-site chaos prove bundle lint bench peers lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,8 +33,11 @@ bundle: setup ## seal the embedded bundle: OUT=dist/embedded.bundle
 test-site: setup-test ## bare host (debootstrap, systemd-nspawn, no network) → Ansible → smoke → upgrade → rollback; needs root, minutes
 	@$(PY) -m pytest -m site -p no:xdist -s --timeout 1800 tests/integration
 
+test-faults: setup-test ## each fault once: real processes, servers, disks killed, cut and filled; about 8 minutes, power cuts need root
+	@$(PY) -m pytest -m faults -n 2 --dist loadfile --timeout 300 tests
+
 chaos: setup-test ## seeded faults against real servers and processes, a checker afterwards: SEEDS=20 SEED=1; minutes a seed
-	@$(PY) -m tests.chaos.run --seeds $(or $(SEEDS),1) $(if $(SEED),--seed $(SEED))
+	@$(PY) -m tests.chaos --seeds $(or $(SEEDS),20) $(if $(SEED),--seed $(SEED))
 
 prove: setup ## install → smoke → chat → upgrade → rollback in three kinds of closed network; needs root, minutes
 	@appliance prove-airgap

@@ -20,6 +20,8 @@ from services.orchestrator.executors.algorithmic import AlgorithmicExecutor
 from services.orchestrator.executors.settings import ExecutorSettings
 from services.orchestrator.ports import ContinueLaterError, ExecutionFailedError
 
+pytestmark = pytest.mark.faults
+
 FUNCTIONS = Path(__file__).with_name("functions")
 SETTINGS = ExecutorSettings(plugins_folder=FUNCTIONS, blocked_seconds=1.5, cancel_seconds=0.3, memory_bytes=512 * 1024**2, timeout_seconds=20)
 

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from appliance.testing.box_process import ROOT, box_process
+
+pytestmark = pytest.mark.faults
 
 _STEPS = 400
 _SECONDS = 60.0

@@ -17,6 +17,8 @@ import pytest
 from appliance.home import Home
 from appliance.testing.box_process import ROOT, box_process
 
+pytestmark = pytest.mark.faults
+
 END_SECONDS = 10.0
 _START_SECONDS = 90.0
 _LOOK_SECONDS = 0.02

@@ -11,6 +11,8 @@ from services.orchestrator.jetstream_event_log import STREAM
 from services.orchestrator.ports import Entry
 from tests.conformance.nats_bed import nats_bed
 
+pytestmark = pytest.mark.faults
+
 BATCH = 250
 
 

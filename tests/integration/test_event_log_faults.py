@@ -21,6 +21,8 @@ from services.orchestrator.ports import Entry, LostRaceError
 from tests.conformance.nats_bed import nats_bed
 from tests.integration.load import LogLoad
 
+pytestmark = pytest.mark.faults
+
 WAIT_SECONDS = 60
 
 

@@ -26,6 +26,8 @@ import asyncio, sys
 from pathlib import Path
 from appliance.contracts.orchestrator.v1.values import KnowledgeType
 from tests.integration.knowledge_bed import knowledge_in, owner_of, task
+
+pytestmark = pytest.mark.faults
 async def main():
     me = owner_of("ops")
     async with knowledge_in(Path(sys.argv[1])) as knowledge:

@@ -35,6 +35,8 @@ SETTINGS = OrchestratorSettings(max_log_bytes=64 * MIB, max_object_bytes=64 * MI
 PROGRAM = """
 import asyncio, sys
 from tests.integration import test_langgraph_graphs as graphs
+
+pytestmark = pytest.mark.faults
 asyncio.run(graphs.run_until_killed(sys.argv[1]))
 """
 

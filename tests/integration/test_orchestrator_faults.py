@@ -30,6 +30,8 @@ from tests.chaos.replica_process import DRIVER, ReplicaConfig, driver
 from tests.chaos.run import agreement, read_log
 from tests.integration.power_cut import power_disks, why_not
 
+pytestmark = pytest.mark.faults
+
 WAIT_SECONDS = 60.0
 RNG = random.Random(4)
 needs_disks = pytest.mark.skipif(why_not() is not None, reason=f"disks of our own: {why_not()}")

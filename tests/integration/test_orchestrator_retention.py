@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from appliance.contracts.orchestrator.v1.values import TaskStatus
 from services.orchestrator.domain import commands as cm
@@ -11,6 +12,8 @@ from services.orchestrator.jetstream_stores import open_stores
 from services.orchestrator.settings import OrchestratorSettings
 from tests.unit.orchestrator.retention_bed import DAY, Box, started
 from tests.unit.orchestrator.schedule_bed import Clock, following
+
+pytestmark = pytest.mark.faults
 
 
 async def test_a_purged_log_and_its_snapshots_start_the_same_replica(tmp_path: Path) -> None:

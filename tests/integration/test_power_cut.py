@@ -16,6 +16,8 @@ from tests.conformance.nats_bed import nats_bed
 from tests.integration.load import LogLoad
 from tests.integration.power_cut import power_disks, why_not
 
+pytestmark = pytest.mark.faults
+
 REASON = why_not()
 needs_disks = pytest.mark.skipif(REASON is not None, reason=f"power cut: {REASON}")
 

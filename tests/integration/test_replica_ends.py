@@ -20,6 +20,8 @@ from services.orchestrator.jetstream_connection import JetStreamAddress, open_je
 from services.orchestrator.jetstream_event_log import STREAM
 from tests.integration.test_replica_processes import NOBODY, replica
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.mark.slow
 async def test_a_replica_whose_log_has_forgotten_entries_ends(tmp_path: Path) -> None:

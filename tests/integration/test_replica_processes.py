@@ -25,6 +25,8 @@ from appliance.identity.principal import Principal
 from appliance.kit.grpc import open_channel
 from services.orchestrator.jetstream_stores import own_server
 
+pytestmark = pytest.mark.faults
+
 NOBODY = Principal("test", "service")  # the key says who asks
 
 
@@ -43,7 +45,13 @@ class Replica:
 async def replica(home: Path, name: str, environment: dict[str, str]) -> AsyncIterator[Replica]:
     names = {**os.environ, **environment, "APPLIANCE_HOME": str(home), "APPLIANCE_ORCHESTRATOR_REPLICA": name}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.orchestrator", env=names, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, start_new_session=True
+        sys.executable,
+        "-m",
+        "services.orchestrator",
+        env=names,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
     )
     assert process.stdout is not None
     try:
@@ -70,12 +78,15 @@ async def site(tmp_path: Path) -> AsyncIterator[tuple[Path, dict[str, str]]]:
             json.dumps({"user": "box", "password": address.box.password, "systemUser": "system", "systemPassword": address.system_password})
         )
         ((host, port),) = address.box.servers
-        yield home.path, {
-            "APPLIANCE_ORCHESTRATOR_NATS_URLS": json.dumps([f"nats://{host}:{port}"]),
-            "APPLIANCE_ORCHESTRATOR_NATS_CREDENTIALS_FILE": str(credentials),
-            "APPLIANCE_ORCHESTRATOR_MAX_LOG_BYTES": str(128 * 1024**2),
-            "APPLIANCE_ORCHESTRATOR_MAX_OBJECT_BYTES": str(128 * 1024**2),
-        }
+        yield (
+            home.path,
+            {
+                "APPLIANCE_ORCHESTRATOR_NATS_URLS": json.dumps([f"nats://{host}:{port}"]),
+                "APPLIANCE_ORCHESTRATOR_NATS_CREDENTIALS_FILE": str(credentials),
+                "APPLIANCE_ORCHESTRATOR_MAX_LOG_BYTES": str(128 * 1024**2),
+                "APPLIANCE_ORCHESTRATOR_MAX_OBJECT_BYTES": str(128 * 1024**2),
+            },
+        )
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_the_graph_computes_what_bert_is_defined_to_compute() -> None:
 
 def test_eight_bits_stay_close_and_do_not_depend_on_the_neighbours() -> None:
     exact, coarse = run_model("fp32", TEXTS), run_model("int8", TEXTS)
-    assert (exact * coarse).sum(axis=1).min() > 0.99
+    assert (exact * coarse).sum(axis=1).min() > 0.98  # processors without VNNI saturate 16-bit sums: 0.9856 there, above 0.99 with it; per-tensor levels give 0.89
     assert np.allclose(coarse[:1], run_model("int8", TEXTS[:1]), atol=1e-5)
 
 

@@ -106,7 +106,9 @@ class Work(Protocol):
         """The best task for this executor, now assigned to it; None when there is none within ``wait_seconds``."""
         ...
 
-    async def progress(self, principal: Principal, task_id: str, token: int, progress: float, note: str = "", steps: Sequence[StepRecord] = ()) -> Task:
+    async def progress(
+        self, principal: Principal, task_id: str, token: int, progress: float, note: str = "", steps: Sequence[StepRecord] = ()
+    ) -> Task:
         """Say that the work goes on: renews the lease, records finished ``steps``. Progress is 0–1 and never falls within an attempt."""
         ...
 
@@ -242,7 +244,9 @@ class Executors(Protocol):
 class Feed(Protocol):
     """What happens, as it happens."""
 
-    def follow(self, principal: Principal, after: int | None = None, task_id: str | None = None, space: str | None = None) -> AsyncIterator[TaskEvent]:
+    def follow(
+        self, principal: Principal, after: int | None = None, task_id: str | None = None, space: str | None = None
+    ) -> AsyncIterator[TaskEvent]:
         """Events the caller may see; ``after`` takes up a broken feed, None begins now. A slow reader is cut off with ``overloaded`` and takes up again."""
         ...
 
