@@ -21,6 +21,7 @@ from services.orchestrator.domain.upcasting import decode_envelope
 from services.orchestrator.ports import Recorded
 from services.orchestrator.subjects import EXECUTORS, TASKS, subject_names
 
+_TASK_SUBJECTS = f"{TASKS}."
 _log = get_logger(__name__)
 TaskListener = Callable[[TaskState | None, TaskState, Envelope], None]
 
@@ -70,10 +71,13 @@ class Projection:
 
         False: it goes on with a task that is not in memory (an ended one that was reopened): the task has to be read whole.
         """
-        kind, *names = subject_names(recorded.subject)
+        subject = recorded.subject
+        known = self.tasks.get(subject[subject.rfind(".") + 1 :])  # own entries come back here: most are known, and cost no more than this
+        if known is not None and known.seq >= recorded.sequence and subject.startswith(_TASK_SUBJECTS):
+            return True
+        kind, *names = subject_names(subject)
         name = names[-1]
         if kind == TASKS:
-            known = self.tasks.get(name)
             if known is None or known.seq < recorded.sequence:
                 envelope = decode_envelope(recorded.body)
                 if known is None and not isinstance(envelope.events[0], TaskCreated | Compacted):

@@ -213,6 +213,7 @@ class Replica:
         while True:
             try:
                 async for batch in self._event_log.tail(self.projection.position):
+                    await asyncio.sleep(0)  # callers whose appends were acknowledged apply them first, and need not decode them again
                     await self._take_in(batch)
             except ApplianceError as error:
                 if error.code != "unavailable":

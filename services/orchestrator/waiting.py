@@ -17,7 +17,7 @@ class Waiting:
     """``await waiting.for_key(id, seconds)``: True when it happened, False when the time was over. A listener of the projection."""
 
     def __init__(self) -> None:
-        self._futures: dict[str, list[asyncio.Future[None]]] = {}
+        self._futures: dict[str, list[asyncio.Future[bool]]] = {}
         self._count = 0
 
     def changed(self, before: TaskState | None, after: TaskState, envelope: Envelope) -> None:
@@ -40,16 +40,15 @@ class Waiting:
         """
         if self._count >= MOST_WAITING:
             raise ApplianceError("overloaded", "too many callers wait", hint="ask again later")
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._futures.setdefault(key, []).append(future)
         self._count += 1
+        timer = future.get_loop().call_later(seconds, _give_up, future)
         try:
-            async with asyncio.timeout(seconds):
-                await future
-            return True
-        except TimeoutError:
-            return False
+            await future
+            return not future.result()
         finally:
+            timer.cancel()
             self._count -= 1
             waiting = self._futures.get(key)
             if waiting is not None:
@@ -61,4 +60,10 @@ class Waiting:
     def _wake(self, key: str) -> None:
         for future in self._futures.pop(key, ()):
             if not future.done():
-                future.set_result(None)
+                future.set_result(False)
+
+
+def _give_up(future: asyncio.Future[bool]) -> None:
+    """The time is over."""
+    if not future.done():
+        future.set_result(True)
