@@ -7,12 +7,8 @@ import sys
 
 PROGRAM = """
 import asyncio, os
-import pytest
-
 from appliance.kit.rpc_contract import Remote  # the way in which programs come to grpc
 import grpc.aio
-
-pytestmark = pytest.mark.faults
 
 async def call(channel):
     while True:

@@ -19,6 +19,8 @@ from appliance.identity.principal import SpaceRole
 from appliance.kit.errors import ApplianceError
 from tests.integration.knowledge_bed import knowledge_in, owner_of, principal, task
 
+pytestmark = pytest.mark.faults
+
 FACT = KnowledgeType.DOMAIN_KNOWLEDGE
 ANNA = owner_of("ops")
 WRITER = """
@@ -26,8 +28,6 @@ import asyncio, sys
 from pathlib import Path
 from appliance.contracts.orchestrator.v1.values import KnowledgeType
 from tests.integration.knowledge_bed import knowledge_in, owner_of, task
-
-pytestmark = pytest.mark.faults
 async def main():
     me = owner_of("ops")
     async with knowledge_in(Path(sys.argv[1])) as knowledge:

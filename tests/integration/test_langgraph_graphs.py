@@ -29,14 +29,14 @@ from services.orchestrator.langgraph import open_blocking_saver, open_saver, ope
 from services.orchestrator.settings import OrchestratorSettings
 from tests.conformance.nats_bed import nats_bed
 
+pytestmark = pytest.mark.faults
+
 CONFIG = {"configurable": {"thread_id": "order-1"}}
 MIB = 1024**2
 SETTINGS = OrchestratorSettings(max_log_bytes=64 * MIB, max_object_bytes=64 * MIB, max_graph_bytes=64 * MIB)
 PROGRAM = """
 import asyncio, sys
 from tests.integration import test_langgraph_graphs as graphs
-
-pytestmark = pytest.mark.faults
 asyncio.run(graphs.run_until_killed(sys.argv[1]))
 """
 
