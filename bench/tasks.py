@@ -1,4 +1,4 @@
-"""The orchestrator beside its peers, in one run: Restate, DBOS, LangGraph, Celery, bare JetStream. ``make bench-tasks`` (about 8 minutes).
+"""The orchestrator beside its peers, in one run: Restate, DBOS, LangGraph, Celery, bare JetStream. ``make bench-tasks`` (about 12 minutes).
 
 ``--quick`` leaves out failover, memory and the slow peers; ``--seconds`` is the length of one load.
 """
@@ -27,15 +27,23 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-tasks-", dir=options.folder) as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL of the peers runs as another user
+        _say("throughput")
         missing = _throughput(report, folder, options.seconds, quick=options.quick)
         if not options.quick:
+            _say("recovery")
             task_recovery.measure(report, folder)
+            _say("failover")
             uvloop.run(task_failover.measure(report, folder))
+            _say("memory and scheduler")
             task_memory.measure(report, folder)
             task_scheduler.measure(report)
     status = report.close()
     peers_tasks.report_missing(missing, options.json)
     return status
+
+
+def _say(part: str) -> None:
+    print(f"measuring {part} …", file=sys.stderr, flush=True)
 
 
 def _throughput(report: Report, folder: Path, seconds: float, *, quick: bool) -> list[peers_tasks.Measured]:
