@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from appliance.kit.errors import ApplianceError
@@ -31,6 +32,7 @@ from services.orchestrator.ports import Entry, EventLog, LostRaceError, Recorded
 from services.orchestrator.projection import Projection
 from services.orchestrator.subjects import TASKS, executor_subject, space_subject, subject_names, subject_token, task_subject
 
+LOOK_AGAIN_SECONDS: Final = 1.0
 MOST_TRIES: Final = 32
 SYNC_SECONDS: Final = 5.0
 _RETRY_TAIL_SECONDS: Final = 0.5
@@ -157,7 +159,14 @@ class Replica:
     async def state(self, task_id: str) -> TaskState | None:
         """What is known of a task; one that has left memory is read from the log."""
         known = self.projection.tasks.get(task_id)
-        return known if known is not None or not self.caught_up.is_set() else await self.load(task_id)
+        if known is not None or not self.caught_up.is_set():
+            return known
+        loaded = await self.load(task_id)
+        if loaded is not None:
+            return loaded
+        with suppress(ApplianceError):  # the newest entries may have been purged: then nothing comes any more, and there is no such task
+            await self.sync(LOOK_AGAIN_SECONDS)  # a server that lags answers "nothing" too
+        return self.projection.tasks.get(task_id)
 
     async def _before(self, task_id: str, command: cm.Command) -> TaskState | None:
         """What to decide on. A task that shall be made is not looked up: if it exists, the append loses its race, and that tells."""
