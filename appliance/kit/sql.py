@@ -46,6 +46,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -63,11 +65,12 @@ from appliance.kit.errors import ApplianceError
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
     from sqlalchemy.engine import Connection
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 
 POOL_SIZE: Final = 6
 POOL_TIMEOUT_SECONDS: Final = 30.0
 BUSY_TIMEOUT_SECONDS: Final = 10.0
+_MODE_RETRY_SECONDS: Final = 0.01
 _WRITES: Final = "appliance_writes"
 _TWINS: Final[WeakKeyDictionary[sa.Engine, sa.Engine]] = WeakKeyDictionary()
 Result = TypeVar("Result")
@@ -250,15 +253,25 @@ def _configure_sqlite(connection: DBAPIConnection, _record: object) -> None:
     """Durable commits (FULL: a power cut loses nothing acknowledged), readers that never block the writer."""
     connection.isolation_level = None  # sqlite3 must not begin or commit on its own: DDL is transactional only then
     cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout={int(BUSY_TIMEOUT_SECONDS * 1000)}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        "wal_autocheckpoint=1000",
-    ):
+    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_SECONDS * 1000)}")
+    _enter_wal(cursor)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=1000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _enter_wal(cursor: DBAPICursor) -> None:
+    """Journal mode WAL. SQLite does not wait for the busy time-out when two connections change the mode of one new file at once, so we do."""
+    ends_at = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > ends_at:
+                raise
+            time.sleep(_MODE_RETRY_SECONDS)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
