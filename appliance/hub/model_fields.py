@@ -106,6 +106,41 @@ def endpoint(value: object) -> str:
     return address.rstrip("/")
 
 
+def endpoints(value: object) -> tuple[str, ...]:
+    """Up to 64 addresses."""
+    if not isinstance(value, list) or len(value) > 64:
+        raise ValueError("expected a list of at most 64 addresses")
+    return tuple(dict.fromkeys(endpoint(one) for one in value))
+
+
+def flag(value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")  # noqa: TRY004 - the caller knows one error
+    return value
+
+
+def share(value: object) -> float:
+    """A part of a whole, above 0, at most 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError("expected a number above 0 and at most 1")
+    return float(value)
+
+
+def whole(value: object, limit: int) -> int:
+    """A whole number from 0 to ``limit``."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limit:
+        raise ValueError(f"expected a whole number from 0 to {limit}")
+    return value
+
+
+def devices(value: object) -> tuple[int, ...]:
+    """Numbers of GPUs, each once."""
+    if not isinstance(value, list) or not value or len(value) > 64:
+        raise ValueError("expected a list of GPU numbers such as [0, 1]")
+    return tuple(dict.fromkeys(whole(one, 1023) for one in value))
+
+
 def key_file(value: object, folder: Path) -> Path:
     """A path; a relative one is taken from the folder of the file that names it. It is read when it is needed, not here."""
     path = Path(text(value))

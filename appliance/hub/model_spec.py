@@ -11,7 +11,7 @@ from appliance.kit.errors import ApplianceError
 Kind = Literal["embed", "llm", "rerank"]
 KINDS: Final[tuple[Kind, ...]] = ("embed", "llm", "rerank")
 # what may be stored, verified, exported and bundled, but is run by no engine of this release
-_STORED_ONLY: Final = frozenset({("llm", "llama.cpp"), ("llm", "vllm"), ("rerank", "onnx")})
+_STORED_ONLY: Final = frozenset({("llm", "vllm")})  # vLLM runs beside the box: `appliance models serve`
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class ModelSpec:
     Attributes:
         kind: what it does.
         alias: its name in this box; for ``llm`` the model id at ``/v1/models``.
-        engine: what runs it: ``onnx`` (embed), ``reader`` or ``openai`` (llm), ``lexical`` (rerank); stored only: ``llama.cpp``, ``vllm`` (llm), ``onnx`` (rerank).
+        engine: what runs it: ``onnx`` (embed), ``reader`` or ``llama.cpp`` or ``openai`` (llm), ``lexical`` or ``onnx`` (rerank); ``vllm`` (llm) runs beside
+            the box: its weights are kept here, and with ``endpoint`` it is asked there.
         source: package the weights come from, ``name==version``, as pinned in ``requirements/models.lock``.
         source_sha256: hex digest of the weights inside that package.
         path: snapshot folder relative to ``$APPLIANCE_HOME/models``, ``<kind>/<name>-v<N>``.
@@ -38,6 +39,15 @@ class ModelSpec:
         license: SPDX expression of the weights.
         price_per_million_input: cost of a million prompt tokens, for accounting; 0 = free.
         price_per_million_output: cost of a million answer tokens.
+        price_per_million_cached: cost of a million prompt tokens that the engine had cached; None = as any prompt token.
+        endpoints: more addresses that serve the same model; requests are spread over ``endpoint`` and these.
+        fallback: alias of the llm that answers when this one cannot; chains are followed, cycles refused.
+        max_parallel: requests at once (a bulkhead); 0 = the default of the settings.
+        hedge_after_ms: ask a second replica when the first has said nothing for so long; 0 = never.
+        structured_outputs: how an endpoint keeps a JSON schema: ``grammar``, ``asked`` or ``none`` (see ``Capabilities.schema``).
+        tools: whether an endpoint takes tools.
+        threads, parallel, memory_limit_mb, gpu_layers: of llama.cpp: CPU threads (0 = all), requests at once, limit of its process (0 = by file size), layers on a GPU.
+        dtype, quantization, tensor_parallel, gpu_memory_utilization, max_num_seqs, gpus, numa_node: of a vLLM launch profile; empty = vLLM's default.
     """
 
     kind: Kind
@@ -59,11 +69,29 @@ class ModelSpec:
     price_per_million_input: float = 0.0
     price_per_million_output: float = 0.0
     version: str = ""
+    price_per_million_cached: float | None = None
+    endpoints: tuple[str, ...] = ()
+    fallback: str = ""
+    max_parallel: int = 0
+    hedge_after_ms: int = 0
+    structured_outputs: str = "asked"
+    tools: bool = True
+    threads: int = 0
+    parallel: int = 4
+    memory_limit_mb: int = 0
+    gpu_layers: int = 0
+    dtype: str = ""
+    quantization: str = ""
+    tensor_parallel: int = 1
+    gpu_memory_utilization: float = 0.0
+    max_num_seqs: int = 0
+    gpus: tuple[int, ...] = ()
+    numa_node: int | None = None
 
     @property
     def is_served(self) -> bool:
         """Whether this release has an engine for it; a model without one is kept and checked, not run."""
-        return (self.kind, self.engine) not in _STORED_ONLY
+        return (self.kind, self.engine) not in _STORED_ONLY or bool(self.endpoint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,10 @@ FILE_NAME: Final = "models.toml"
 
 _STORED: Final = frozenset({"path", "format", "digest"})
 _DESCRIBED: Final = frozenset({"languages", "max_context", "license", "version"})
+_CHAT: Final = frozenset({"fallback", "max_parallel", "price_per_million_input", "price_per_million_output", "price_per_million_cached"})
+_REMOTE: Final = frozenset({"endpoints", "hedge_after_ms", "structured_outputs", "tools", "model", "api_key_file"})
+_LLAMA: Final = frozenset({"threads", "parallel", "memory_limit_mb", "gpu_layers"})
+_VLLM: Final = frozenset({"endpoint", "dtype", "quantization", "tensor_parallel", "gpu_memory_utilization", "max_num_seqs", "gpus", "numa_node"})
 # (kind, engine) → required keys, optional keys; ``engine`` itself is always allowed
 _SHAPES: Final[Mapping[tuple[str, str], tuple[frozenset[str], frozenset[str]]]] = {
     ("embed", "onnx"): (
@@ -33,12 +37,9 @@ _SHAPES: Final[Mapping[tuple[str, str], tuple[frozenset[str], frozenset[str]]]] 
         frozenset({"source", "source_sha256", "precision", "license", "version"}),
     ),
     ("llm", "reader"): (frozenset(), frozenset({"languages", "max_context", "license"})),
-    ("llm", "openai"): (
-        frozenset({"endpoint"}),
-        frozenset({"model", "api_key_file", "languages", "max_context", "license", "price_per_million_input", "price_per_million_output"}),
-    ),
-    ("llm", "llama.cpp"): (_STORED, _DESCRIBED),
-    ("llm", "vllm"): (_STORED, _DESCRIBED),
+    ("llm", "openai"): (frozenset({"endpoint"}), frozenset({"languages", "max_context", "license"}) | _REMOTE | _CHAT),
+    ("llm", "llama.cpp"): (_STORED, _DESCRIBED | _CHAT | _LLAMA),
+    ("llm", "vllm"): (_STORED, _DESCRIBED | _CHAT | _REMOTE | _VLLM),
     ("rerank", "lexical"): (frozenset(), frozenset({"languages", "license"})),
     ("rerank", "onnx"): (_STORED, _DESCRIBED),
 }
@@ -61,6 +62,24 @@ _PARSERS: Final[Mapping[str, Callable[[object], object]]] = {
     "license": fields.text,
     "price_per_million_input": fields.price,
     "price_per_million_output": fields.price,
+    "price_per_million_cached": fields.price,
+    "endpoints": fields.endpoints,
+    "fallback": lambda value: fields.alias(fields.text(value)),
+    "max_parallel": lambda value: fields.positive(value, 100_000),
+    "hedge_after_ms": lambda value: fields.positive(value, 600_000),
+    "structured_outputs": lambda value: fields.one_of(value, ("grammar", "asked", "none")),
+    "tools": fields.flag,
+    "threads": lambda value: fields.positive(value, 1024),
+    "parallel": lambda value: fields.positive(value, 256),
+    "memory_limit_mb": lambda value: fields.positive(value, 64 * 1024 * 1024),
+    "gpu_layers": lambda value: fields.positive(value, 10_000),
+    "dtype": lambda value: fields.one_of(value, ("auto", "float16", "bfloat16", "float32")),
+    "quantization": lambda value: fields.alias(fields.text(value)),
+    "tensor_parallel": lambda value: fields.positive(value, 64),
+    "gpu_memory_utilization": fields.share,
+    "max_num_seqs": lambda value: fields.positive(value, 65_536),
+    "gpus": fields.devices,
+    "numa_node": lambda value: fields.whole(value, 1023),
 }
 
 
@@ -77,7 +96,23 @@ def load_models(root_file: Path, home_file: Path | None = None) -> ModelCatalog:
     merged = _read(root_file)
     if home_file is not None and home_file.exists():
         merged |= _read(home_file)
-    return ModelCatalog(tuple(merged.values()))
+    catalog = ModelCatalog(tuple(merged.values()))
+    _check_fallbacks(catalog, home_file if home_file is not None and home_file.exists() else root_file)
+    return catalog
+
+
+def _check_fallbacks(catalog: ModelCatalog, file: Path) -> None:
+    """Every fallback exists and no chain comes back to itself."""
+    fallbacks = {spec.alias: spec.fallback for spec in catalog.of_kind("llm")}
+    for alias, first in fallbacks.items():
+        seen, here = [alias], first
+        while here:
+            if here not in fallbacks:
+                raise _refusal(file, f"llm.{seen[-1]}.fallback", f"there is no [llm.{here}]")
+            if here in seen:
+                raise _refusal(file, f"llm.{alias}.fallback", "a circle: " + " → ".join([*seen, here]))
+            seen.append(here)
+            here = fallbacks[here]
 
 
 def load_home_models(home: Path, root_file: Path | None = None) -> ModelCatalog:

@@ -88,6 +88,15 @@ OUTCOMES: Final[dict[str, Outcome]] = {
     "query_refused": Outcome(422, "INVALID_ARGUMENT", 25),
     "query_timeout": Outcome(504, "DEADLINE_EXCEEDED", 26, "server_error"),
     "executor_failed": Outcome(502, "UNAVAILABLE", 27, "server_error"),
+    # schema-guided answers, tools, guardrails, quotas
+    "schema_invalid": Outcome(400, "INVALID_ARGUMENT", 28),
+    "schema_unsupported": Outcome(400, "UNIMPLEMENTED", 28),  # names the keywords that the engine cannot enforce
+    "schema_unsatisfied": Outcome(422, "FAILED_PRECONDITION", 29),  # no answer that satisfies it within the allowed rounds
+    "template_invalid": Outcome(422, "INVALID_ARGUMENT", 45),
+    "content_blocked": Outcome(400, "PERMISSION_DENIED", 47),  # a guardrail policy; 400 as OpenAI's content filter
+    "approval_required": Outcome(409, "FAILED_PRECONDITION", 48),
+    "tool_failed": Outcome(502, "UNAVAILABLE", 27, "server_error"),
+    "quota_exceeded": Outcome(429, "RESOURCE_EXHAUSTED", 16, "rate_limit_error"),
     # the machine and its neighbours
     "unavailable": Outcome(503, "UNAVAILABLE", 40, "server_error"),
     "overloaded": Outcome(503, "RESOURCE_EXHAUSTED", 41, "server_error"),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Final
 
-from appliance.contracts.llm.v1.api import ChatRequest, Finish, ModelEvent, Quote, Quotes, Tokens, Usage
+from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, Finish, ModelEvent, Quote, Quotes, Tokens, Usage
 from appliance.kit.errors import ApplianceError
+
+_ANY: Final = Capabilities(tools=True, schema="asked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,9 @@ class ScriptedAnswer:
 class ScriptedChatModel:
     """Satisfies ``ChatModel``. ``requests`` keeps what it was asked, ``cancelled`` is set when a stream was closed early."""
 
-    def __init__(self, answer: ScriptedAnswer | None = None) -> None:
+    def __init__(self, answer: ScriptedAnswer | None = None, capabilities: Capabilities = _ANY) -> None:
         self.answer = answer or ScriptedAnswer()
+        self.capabilities = capabilities
         self.requests: list[ChatRequest] = []
         self.cancelled = asyncio.Event()
 

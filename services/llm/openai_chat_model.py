@@ -16,7 +16,7 @@ from typing import Final, Self
 import aiohttp
 import msgspec
 
-from appliance.contracts.llm.v1.api import ChatRequest, Finish, ModelEvent, Tokens, Usage
+from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, Finish, ModelEvent, Tokens, Usage
 from appliance.kit.egress import GUARD, Destination, Permit
 from appliance.kit.errors import ApplianceError
 from services.llm import openai_wire as wire
@@ -44,6 +44,8 @@ class OpenAiChatModel:
         self._headers: dict[str, str] = {}
         self._opened: aiohttp.ClientSession | None = None
         self._permit: Permit | None = None
+
+    capabilities: Final = Capabilities()
 
     async def __aenter__(self) -> Self:
         settings = self._settings

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from appliance.contracts.embed.v1.api import Encoder
-from appliance.contracts.llm.v1.api import ChatRequest, Finish, ModelEvent, Quote, Quotes, Tokens, Usage
+from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, Finish, ModelEvent, Quote, Quotes, Tokens, Usage
 from appliance.contracts.retrieval.v1.api import Passage
 from appliance.language.query import DocumentFrequencies
 from services.llm.reader.compose import Reading, Reply, answer, prepare
@@ -36,6 +36,8 @@ class ReaderChatModel:
     def __init__(self, statistics: DocumentFrequencies | None, encoder: Encoder | None) -> None:
         self._statistics = statistics
         self._encoder = encoder
+
+    capabilities: Final = Capabilities(generates=False)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ModelEvent, None]:
         """See the port. The whole reply is known at once and comes as one batch of word-sized pieces."""

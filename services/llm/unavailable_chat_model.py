@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import Final
 
-from appliance.contracts.llm.v1.api import ChatRequest, ModelEvent
+from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, ModelEvent
 from appliance.kit.errors import ApplianceError
 
 
 class UnavailableChatModel:
     """Implements ``ChatModel``; every call raises ``unavailable``."""
+
+    capabilities: Final = Capabilities()
 
     def __init__(self, alias: str, engine: str) -> None:
         self._alias = alias

@@ -16,6 +16,7 @@ from appliance.contracts.orchestrator.v1.api import Approvals, ClaimState, Execu
 from appliance.contracts.orchestrator.v1.values import ExecutorType
 from appliance.kit.logging import get_logger
 from appliance.kit.steady_clock import SteadyClock
+from appliance.schema.schema_check import SchemaChecker
 from services.orchestrator.claim_context import ClaimContext
 from services.orchestrator.dispatch import Dispatch
 from services.orchestrator.domain.task_state import TaskState
@@ -39,7 +40,6 @@ from services.orchestrator.scheduling.execution_history import ExecutionHistory
 from services.orchestrator.scheduling.policies import PolicyName, PolicySettings, make_policy
 from services.orchestrator.scheduling.ready_queue import ReadyQueue
 from services.orchestrator.scheduling.ready_task import ReadyTask
-from services.orchestrator.scheduling.schema_check import SchemaChecker
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.snapshots import Snapshots
 from services.orchestrator.task_checkpoints import TaskCheckpoints

@@ -12,10 +12,10 @@ import msgspec
 
 from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorStatus, TaskSpec
 from appliance.kit.errors import ApplianceError
+from appliance.schema.schema_check import SchemaChecker, encoded
 from services.orchestrator.domain.registry import ExecutorState
 from services.orchestrator.domain.task_state import TaskState
 from services.orchestrator.projection import Projection
-from services.orchestrator.scheduling.schema_check import SchemaChecker, encoded
 
 BY_TYPE: Final = "byTaskType"
 MOST_TRIED: Final = 16

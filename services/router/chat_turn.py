@@ -58,9 +58,7 @@ class ChatRouter:
             found = _NOTHING_FOUND
             grounded = self._wants_sources(turn, principal, served)
             if grounded:
-                found = await self._retrieval.search(
-                    SearchQuery(question, turn.spaces, turn.top_k, turn.document_ids), principal
-                )
+                found = await self._retrieval.search(SearchQuery(question, turn.spaces, turn.top_k, turn.document_ids), principal)
                 yield StepEvent("search", _search_detail(found))
             request = ChatRequest(turn.messages, found.passages, grounded, found.language, turn.options)
             async with aclosing(self._answer(served, request, started)) as answer:
@@ -105,7 +103,7 @@ class ChatRouter:
                         elif isinstance(event, Quotes):
                             sources.quotes = {quote.number: quote for quote in event.quotes}
                             checked.allow(sources.quotes)
-                        else:
+                        elif isinstance(event, Finish):
                             finish = event
                 if finish is None:
                     raise ApplianceError("upstream_failed", "the model ended without finishing", hint="check the model server")

@@ -136,7 +136,8 @@ def test_an_entry_for_a_stored_model_is_read_as_strictly_as_any(tmp_path: Path, 
 
 
 def test_a_stored_model_is_known_and_has_no_engine(tmp_path: Path) -> None:
-    assert not load_models(write_models(tmp_path, STORED)).get("llm", "big").is_served
+    entry = STORED.replace('"llama.cpp"', '"vllm"').replace('"gguf"', '"safetensors"')
+    assert not load_models(write_models(tmp_path, entry)).get("llm", "big").is_served
 
 
 def test_a_store_that_was_tampered_with_gives_nothing(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_gguf_file_says_its_context_and_name(tmp_path: Path) -> None:
     assert snapshot.label == "llm/tiny-v1"
     spec = point_alias(tmp_path / "home", "llm", "chat", snapshot.label).after
     assert (spec.engine, spec.format, spec.max_context, spec.languages) == ("llama.cpp", "gguf", 8192, ("en", "ru"))
-    assert (spec.license, spec.version, spec.is_served) == ("MIT", "1.2.0", False)
+    assert (spec.license, spec.version, spec.is_served) == ("MIT", "1.2.0", True)
     assert load_home_models(tmp_path / "home").get("llm", "chat") == spec
 
 

@@ -20,13 +20,13 @@ from appliance.contracts.llm.v1.api import ChatModel, ChatRequest, Finish, Messa
 from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorType, Task
 from appliance.kit.errors import ApplianceError
 from appliance.language.query import detect_language
+from appliance.schema.schema_check import SchemaChecker
 from services.orchestrator.executors.grounded_answer import TASK_TYPES, FindPassages, answer_from_documents, question_of
 from services.orchestrator.executors.prompt_templates import PromptTemplate, PromptTemplates
 from services.orchestrator.executors.retrying import Backoff, retry
 from services.orchestrator.executors.settings import ExecutorSettings
 from services.orchestrator.executors.structured_answer import NoJsonError, extract_json
 from services.orchestrator.ports import ExecutionFailedError, ExecutionResult, TaskContext
-from services.orchestrator.scheduling.schema_check import SchemaChecker
 
 _ATTEMPTS: Final = 3
 _BACKOFF: Final = Backoff(first_seconds=0.5, most_seconds=8.0)

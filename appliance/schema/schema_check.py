@@ -115,7 +115,7 @@ def _prepared(schema: bytes, limits: SchemaLimits) -> Any:
     import jsonschema  # 0.3 s: only when the first schema comes
     import referencing
 
-    from services.orchestrator.scheduling import schema_keywords
+    from appliance.schema import schema_keywords
 
     keywords: set[str] = set()
     for place in _objects(content):
@@ -155,7 +155,7 @@ def _refuse_unbounded(place: dict[str, Any], compiled: Any) -> None:
 def _first_error(validator: Any, instance: Any, limits: SchemaLimits, code: str) -> tuple[str, str] | None:
     from referencing.exceptions import Unresolvable
 
-    from services.orchestrator.scheduling.schema_keywords import Budget, BudgetSpentError, current_budget
+    from appliance.schema.schema_keywords import Budget, BudgetSpentError, current_budget
 
     mark = current_budget.set(Budget(limits.steps, limits.seconds))
     try:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.kit.errors import ApplianceError
-from services.orchestrator.scheduling.schema_check import SchemaChecker, SchemaLimits, encoded
+from appliance.schema.schema_check import SchemaChecker, SchemaLimits, encoded
 
 PERSON = {
     "type": "object",
@@ -184,7 +184,7 @@ def test_importing_the_checker_does_not_import_jsonschema():
     import subprocess
     import sys
 
-    code = "import sys, services.orchestrator.scheduling.schema_check; sys.exit('jsonschema' in sys.modules)"
+    code = "import sys, appliance.schema.schema_check; sys.exit('jsonschema' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 

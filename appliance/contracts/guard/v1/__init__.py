@@ -1,0 +1,1 @@
+"""Chat models, version 1."""

@@ -1,0 +1,104 @@
+"""Schema-guided answers, version 1: data that satisfies a JSON Schema, and documents made from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from appliance.contracts.llm.v1.api import Usage
+from appliance.contracts.router.v1.api import CitationEvent
+from appliance.identity.principal import Principal
+
+OutputFormat = Literal["json", "markdown", "docx", "pptx"]
+
+
+@dataclass(frozen=True, slots=True)
+class FormatRequest:
+    """What to make.
+
+    Attributes:
+        prompt: what is wanted, in words; or the draft's subject when there is a draft.
+        draft: text to bring into form; "" = write it (or fill it from sources).
+        schema: JSON Schema of the data; None = the one of ``template``.
+        template: name of a template (``report``); "" = none, then ``output`` is json or markdown.
+        output: form of the result.
+        language: ``ru``, ``en`` or ``other`` (the prompt's) for words that the template adds.
+        spaces: where to look for sources; None = every readable space; () = no sources.
+        document_ids: only these documents; None = any.
+        model: alias in models.toml.
+        thread_id: where the artefact is linked; "" = a new thread of the caller for artefacts, none for json and markdown.
+        trace_id: correlation id.
+    """
+
+    prompt: str
+    draft: str = ""
+    schema: Mapping[str, object] | None = None
+    template: str = ""
+    output: OutputFormat = "json"
+    language: str = "en"
+    spaces: tuple[str, ...] | None = None
+    document_ids: tuple[str, ...] | None = None
+    model: str = "default"
+    thread_id: str = ""
+    trace_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A file that was made: stored as a blob, linked in a thread, readable by who may read the thread."""
+
+    id: str
+    name: str
+    media_type: str
+    size_bytes: int
+    digest: str
+    thread_id: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FormatStep:
+    """Progress, for people: ``search``, ``generate``, ``validate``, ``repair``, ``render``."""
+
+    name: str
+    detail: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class FormatResult:
+    """What came out.
+
+    Attributes:
+        data: satisfies the schema; validated.
+        text: the data as canonical JSON, or as Markdown.
+        artefact: for docx and pptx.
+        citations: sources that the data rests on.
+        rounds: generations it took (1 = no repair).
+        enforced_by: ``grammar`` (every token), ``repair`` (validated afterwards), ``quoting`` (the reader).
+        usage: of all rounds.
+        model: who wrote it.
+        unenforced: schema keywords that the grammar could not enforce and validation did.
+    """
+
+    data: object
+    text: str
+    artefact: Artefact | None
+    citations: Sequence[CitationEvent]
+    rounds: int
+    enforced_by: Literal["grammar", "repair", "quoting"]
+    usage: Usage
+    model: str
+    unenforced: Sequence[str] = ()
+
+
+class SchemaGuided(Protocol):
+    """``sgr.format``."""
+
+    def format(self, request: FormatRequest, principal: Principal) -> AsyncGenerator[FormatStep | FormatResult, None]:
+        """Steps, then exactly one result.
+
+        Raises ApplianceError: ``schema_invalid``, ``schema_unsupported`` (names the keywords, before anything is generated), ``schema_unsatisfied``
+        (N rounds were not enough; carries the last errors), ``not_found`` (template, space, thread), ``template_invalid``, and what models raise.
+        """
+        ...

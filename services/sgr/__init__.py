@@ -1,0 +1,1 @@
+"""Schema-guided answers and documents made from them."""
