@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from appliance.contracts.llm.v1.api import Message, Usage
+from appliance.contracts.llm.v1.api import AnswerSchema, Message, ToolCall, ToolSpec, Usage
 from appliance.identity.principal import Principal
 
 
@@ -21,6 +21,12 @@ class ChatTurn:
         top_k: passages to offer the model.
         options: sampling options in OpenAI names.
         trace_id: correlation id.
+        tools: functions of the caller: their calls go back to the caller, the box runs none of them.
+        tool_choice: see ``ChatRequest``.
+        answer_schema: the answer must be JSON that satisfies it.
+        thread_id: the thread that the turn belongs to; "" = none.
+        agent: who answers; "" = the box decides.
+        task_id: the task that the turn is done for; "" = none.
     """
 
     messages: Sequence[Message]
@@ -30,11 +36,20 @@ class ChatTurn:
     document_ids: tuple[str, ...] | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     trace_id: str = ""
+    tools: Sequence[ToolSpec] = ()
+    tool_choice: str = "auto"
+    answer_schema: AnswerSchema | None = None
+    thread_id: str = ""
+    agent: str = ""
+    task_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
-    """Something happened on the way (``search``, ``generate``), for people and traces."""
+    """Something happened on the way, for people and traces.
+
+    ``route`` (agent, confidence, level), ``search``, ``tool`` (name, code, seconds), ``reroute`` (model, why), ``ask`` (options), ``guard`` (findings).
+    """
 
     name: str
     detail: Mapping[str, object]
@@ -67,17 +82,35 @@ class CitationEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallsEvent:
+    """Calls of the caller's own tools; the caller answers them in its next request."""
+
+    calls: tuple[ToolCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DoneEvent:
-    """The end of a turn."""
+    """The end of a turn.
+
+    Attributes:
+        model: who answered in the end (alias).
+        invented_citations: marks that pointed nowhere and were taken out.
+        agent: who answered.
+        cached: the answer came from the box's cache; ``usage`` is what it had cost, and nothing was spent now.
+        tool_calls: how many tools the box ran.
+    """
 
     finish_reason: str
     usage: Usage
     model: str
     refused: bool = False
     invented_citations: int = 0
+    agent: str = ""
+    cached: bool = False
+    tool_calls: int = 0
 
 
-ChatEvent = StepEvent | TokenEvent | CitationEvent | DoneEvent
+ChatEvent = StepEvent | TokenEvent | CitationEvent | ToolCallsEvent | DoneEvent
 
 
 class Router(Protocol):
