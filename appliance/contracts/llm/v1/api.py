@@ -149,6 +149,13 @@ class ToolCalls:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallReady:
+    """One call is complete while the model still writes others; :class:`ToolCalls` with all of them follows. Optional: only speculation needs it."""
+
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The end: why (``stop``, ``length``, ``tool_calls``, ``content_filter``), what it cost, and whether the model refused for lack of sources."""
 
@@ -165,7 +172,7 @@ class Rerouted:
     why: str
 
 
-ModelEvent = Tokens | Quotes | ToolCalls | Rerouted | Finish
+ModelEvent = Tokens | Quotes | ToolCallReady | ToolCalls | Rerouted | Finish
 
 
 class ChatModel(Protocol):

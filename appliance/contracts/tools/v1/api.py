@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from appliance.contracts.llm.v1.api import ToolCall, ToolSpec
+from appliance.contracts.retrieval.v1.api import Passage
 from appliance.identity.principal import Principal
 
 
@@ -46,6 +47,7 @@ class ToolOutcome:
         seconds: how long it took.
         cached: the result came from the cache of read-only tools.
         source: ``plugin:<name>`` or ``mcp:<server>``.
+        passages: what was found in documents, to be cited by number; ``content`` says the same without numbers.
     """
 
     call: ToolCall
@@ -54,6 +56,7 @@ class ToolOutcome:
     seconds: float = 0.0
     cached: bool = False
     source: str = ""
+    passages: tuple[Passage, ...] = ()
 
 
 class Toolbox(Protocol):
