@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from appliance.contracts.llm.v1.api import Usage
@@ -46,7 +47,10 @@ class FormatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A file that was made: stored as a blob, linked in a thread, readable by who may read the thread."""
+    """A file that was made: stored as a blob, linked in a thread, readable by who may read the thread.
+
+    ``withheld``: it tells what a space holds that its reader has lost; then name, size and digest are blank.
+    """
 
     id: str
     name: str
@@ -55,6 +59,7 @@ class Artefact:
     digest: str
     thread_id: str
     created_at: float
+    withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +106,82 @@ class SchemaGuided(Protocol):
         Raises ApplianceError: ``schema_invalid``, ``schema_unsupported`` (names the keywords, before anything is generated), ``schema_unsatisfied``
         (N rounds were not enough; carries the last errors), ``not_found`` (template, space, thread), ``template_invalid``, and what models raise.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateInfo:
+    """A template as people see it.
+
+    Attributes:
+        titles: language → title.
+        output: ``docx`` or ``pptx``.
+        languages: it has words of its own in these.
+        schemas: language → JSON Schema of its data.
+        builtin: part of the release; cannot be removed.
+        digest: changes when it is replaced.
+    """
+
+    name: str
+    titles: Mapping[str, str]
+    output: OutputFormat
+    languages: Sequence[str]
+    schemas: Mapping[str, Mapping[str, object]]
+    builtin: bool
+    digest: str
+
+
+class Templates(Protocol):
+    """Templates of the box. Everyone may look; administrators add and remove, on record."""
+
+    async def list(self, principal: Principal) -> Sequence[TemplateInfo]:
+        """All, by name."""
+        ...
+
+    async def describe(self, name: str, principal: Principal) -> TemplateInfo:
+        """One; raises ``not_found``."""
+        ...
+
+    async def check(
+        self, file: Path, name: str, schema: Mapping[str, object] | None, principal: Principal, language: str = "", title: str = ""
+    ) -> TemplateInfo:
+        """What :meth:`add` would make of the file, without adding it."""
+        ...
+
+    async def add(
+        self, file: Path, name: str, schema: Mapping[str, object] | None, principal: Principal, language: str = "", title: str = ""
+    ) -> TemplateInfo:
+        """Check and keep; replaces the site's template of that name. ``language`` "" = the words in it do for every language.
+
+        Raises:
+            ApplianceError: ``forbidden``; ``template_invalid`` with the place; ``schema_invalid``; ``too_large``; ``invalid_request`` for a bad name.
+        """
+        ...
+
+    async def remove(self, name: str, principal: Principal) -> None:
+        """Remove the site's; one of the release with that name is seen again. Raises ``forbidden``, ``not_found``, ``conflict`` (of the release)."""
+        ...
+
+
+class Artefacts(Protocol):
+    """Files that were made for a caller. Foreign ones do not exist."""
+
+    async def list(self, principal: Principal, thread_id: str | None = None, limit: int = 100) -> Sequence[Artefact]:
+        """Newest first; ``withheld`` where the caller has lost a space that it tells about."""
+        ...
+
+    async def get(self, artefact_id: str, principal: Principal) -> Artefact:
+        """Raises ``not_found``."""
+        ...
+
+    async def open(self, artefact_id: str, principal: Principal) -> tuple[Artefact, Path]:
+        """It, and the file with its bytes; raises ``not_found``, also when it is withheld."""
+        ...
+
+    async def delete(self, artefact_id: str, principal: Principal) -> None:
+        """Raises ``not_found``."""
+        ...
+
+    async def forget_thread(self, thread_id: str, principal: Principal) -> int:
+        """The thread goes: remove what the caller made in it; how many."""
         ...
