@@ -17,7 +17,9 @@ from services.gateway.api import build_api
 from services.gateway.asgi import AsgiApp, Exchange
 from services.gateway.authentication import Door
 from services.gateway.body_limit import BodyLimit
-from services.gateway.chat_completions import ChatCompletions
+from services.gateway.chat_edge import ChatEdge
+from services.gateway.chat_request import decode_chat_request
+from services.gateway.completions_form import CompletionsForm
 from services.gateway.conversation import Conversation
 from services.gateway.front import Front, Handler
 from services.gateway.health import Health
@@ -26,6 +28,8 @@ from services.gateway.measures import GatewayMetrics
 from services.gateway.openapi import openapi_document
 from services.gateway.page import Page
 from services.gateway.ports import Dependencies
+from services.gateway.responses_form import ResponsesForm
+from services.gateway.responses_request import decode_response_request
 from services.gateway.routes_approvals import approval_routes
 from services.gateway.routes_documents import document_routes
 from services.gateway.routes_events import event_routes
@@ -75,12 +79,13 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
         ]
     )
     health = Health(dependencies.readiness, dependencies.sessions, metrics, openapi_document(api), settings.readiness_timeout_seconds)
-    completions = ChatCompletions(door, limits, chats, conversation, settings)
+    completions = ChatEdge(door, limits, chats, conversation, settings, decode_chat_request, CompletionsForm)
+    responses = ChatEdge(door, limits, chats, conversation, settings, decode_response_request, ResponsesForm)
     chat_socket = ChatSocket(door, limits, sockets, chats, conversation, settings)
     event_socket = EventSocket(door, limits, sockets, feeds, dependencies.orchestration, settings)
     return Front(
         BodyLimit(api, settings.max_json_bytes),
-        _hot_paths(health, completions, Page(dependencies.page_folder), dependencies.mcp),
+        {("POST", "/v1/responses"): responses.handle, **_hot_paths(health, completions, Page(dependencies.page_folder), dependencies.mcp)},
         {"/ws/chat": chat_socket.handle, "/ws/events": event_socket.handle},
         door,
         limits,
@@ -101,7 +106,7 @@ def _orchestrator_routes(box: Dependencies, waits: Slots, feeds: Slots, settings
     ]
 
 
-def _hot_paths(health: Health, completions: ChatCompletions, page: Page, mcp: AsgiApp | None) -> dict[tuple[str, str], Handler]:
+def _hot_paths(health: Health, completions: ChatEdge, page: Page, mcp: AsgiApp | None) -> dict[tuple[str, str], Handler]:
     paths: dict[tuple[str, str], Handler] = {("POST", "/v1/chat/completions"): completions.handle}
     if mcp is not None:
         paths |= dict.fromkeys([("POST", "/mcp"), ("GET", "/mcp"), ("DELETE", "/mcp")], _passing(mcp))

@@ -1,7 +1,7 @@
 """The body of ``POST /v1/chat/completions``, decoded and checked by msgspec (no pydantic here: this is the hot path).
 
 Unknown fields are tolerated, as OpenAI does; wrong types and values are a 400 that names the field in ``param``; what the box cannot
-do (tools, several choices, audio, pictures) is refused rather than ignored.
+do (several choices, audio, pictures) is refused rather than ignored. What tools and schemas mean is in ``chat_tools``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from appliance.contracts.llm.v1.api import Message
+from appliance.contracts.llm.v1.api import Message, ToolCall
 from appliance.kit.errors import ApplianceError
 from services.gateway.error_bodies import invalid
 from services.gateway.settings import GatewaySettings
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+FunctionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 _T = TypeVar("_T")
 _PLACE: Final = re.compile(r" - at `\$?\.?([^`]*)`$")
 _MISSING: Final = re.compile(r"missing required field `([^`]+)`")
@@ -31,11 +32,44 @@ class TextPart(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
+class WireFunctionCall(msgspec.Struct, frozen=True):
+    """What an assistant asked to be called."""
+
+    name: Name
+    arguments: Annotated[str, Meta(max_length=1_000_000)] = "{}"
+
+
+class WireToolCall(msgspec.Struct, frozen=True):
+    """A call in an assistant's message."""
+
+    id: Name
+    function: WireFunctionCall
+    type: str = "function"
+
+
 class WireMessage(msgspec.Struct, frozen=True):
     """One message of the request."""
 
     role: Role
     content: str | list[TextPart] | None = None
+    tool_calls: Annotated[list[WireToolCall], Meta(max_length=128)] | None = None
+    tool_call_id: Name | None = None
+
+
+class WireFunction(msgspec.Struct, frozen=True):
+    """A function that the caller offers."""
+
+    name: FunctionName
+    description: Annotated[str, Meta(max_length=20_000)] | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class WireTool(msgspec.Struct, frozen=True):
+    """A tool that the caller offers; functions only."""
+
+    type: str
+    function: WireFunction
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -45,14 +79,15 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class ChatCompletionRequest(msgspec.Struct, frozen=True):
-    """The request; field names are OpenAI's, ours are ``spaces``, ``top_k``, ``document_ids``, ``thread_id``."""
+    """The request; field names are OpenAI's, ours are ``spaces``, ``top_k``, ``document_ids``, ``thread_id``, ``agent``."""
 
     model: Name
     messages: list[WireMessage]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[WireTool], Meta(max_length=128)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
     logprobs: bool | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
@@ -67,9 +102,10 @@ class ChatCompletionRequest(msgspec.Struct, frozen=True):
     top_k: Annotated[int, Meta(ge=1, le=50)] | None = None
     document_ids: Annotated[list[Name], Meta(max_length=1000)] | None = None
     thread_id: Name | None = None
+    agent: Name | None = None
 
 
-_SAMPLING: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop", "response_format")
+_SAMPLING: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop")
 _decoder: Final = msgspec.json.Decoder(ChatCompletionRequest)
 
 
@@ -86,8 +122,6 @@ def decode_chat_request(body: bytes, settings: GatewaySettings) -> ChatCompletio
         raise too_long(f"more than {settings.max_chat_messages} messages")
     if request.n is not None and request.n != 1:
         raise invalid("only n=1 is possible", "n")
-    if request.tools:
-        raise invalid("tools are not available on this endpoint", "tools")
     if request.logprobs:
         raise invalid("logprobs are not available", "logprobs")
     return request
@@ -95,12 +129,12 @@ def decode_chat_request(body: bytes, settings: GatewaySettings) -> ChatCompletio
 
 def plain_messages(request: ChatCompletionRequest, settings: GatewaySettings) -> list[Message]:
     """Messages as text. Raises ``invalid_request`` for pictures and sound, ``context_length_exceeded`` for too much text."""
-    messages = [Message("system" if wire.role == "developer" else wire.role, _text(wire, index)) for index, wire in enumerate(request.messages)]
+    messages = [_message(wire, index) for index, wire in enumerate(request.messages)]
     if sum([len(message.content) for message in messages]) > settings.max_chat_characters:
         raise too_long(f"more than {settings.max_chat_characters} characters")
-    if messages[-1].role != "user":
-        raise invalid("the last message must come from the user", f"messages[{len(messages) - 1}].role")
-    if not messages[-1].content.strip():
+    if messages[-1].role not in {"user", "tool"}:
+        raise invalid("the last message must come from the user or from a tool", f"messages[{len(messages) - 1}].role")
+    if messages[-1].role == "user" and not messages[-1].content.strip():
         raise invalid("the last message is empty", f"messages[{len(messages) - 1}].content")
     return messages
 
@@ -129,6 +163,17 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
 def too_long(what: str) -> ApplianceError:
     """``context_length_exceeded`` on ``messages``."""
     return ApplianceError("context_length_exceeded", f"the conversation is too long: {what}", hint="leave out old messages", param="messages")
+
+
+def _message(wire: WireMessage, index: int) -> Message:
+    role = "system" if wire.role == "developer" else wire.role
+    text = _text(wire, index)
+    if wire.tool_calls is None and wire.tool_call_id is None:
+        return Message(role, text)
+    if role == "tool" and not wire.tool_call_id:
+        raise invalid("a tool's message needs tool_call_id", f"messages[{index}].tool_call_id")
+    calls = tuple([ToolCall(call.id, call.function.name, call.function.arguments) for call in wire.tool_calls or ()])
+    return Message(role, text, calls, wire.tool_call_id or "")
 
 
 def _text(wire: WireMessage, index: int) -> str:

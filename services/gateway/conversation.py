@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from appliance.contracts.llm.v1.api import Message
-from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, Router, TokenEvent
+from appliance.contracts.llm.v1.api import Message, ToolCall
+from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, Router, TokenEvent, ToolCallsEvent
 from appliance.identity.principal import Principal
 from appliance.kit.errors import not_found
 from services.gateway.authentication import DONE, Door
@@ -30,6 +30,7 @@ class Answer:
 
     pieces: list[str] = field(default_factory=list)
     citations: list[CitationEvent] = field(default_factory=list)
+    calls: tuple[ToolCall, ...] = ()
     done: DoneEvent | None = None
     thread_id: str | None = None
 
@@ -88,6 +89,8 @@ class Conversation:
                     answer.pieces += event.pieces
                 elif isinstance(event, CitationEvent):
                     answer.citations.append(event)
+                elif isinstance(event, ToolCallsEvent):
+                    answer.calls = event.calls
                 elif isinstance(event, DoneEvent):
                     await self._settle(turn, principal, answer, event)
                 yield event

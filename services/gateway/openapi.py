@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 
 from services.gateway.chat_request import ChatCompletionRequest
 from services.gateway.front import OPEN_PATHS
+from services.gateway.responses_request import ResponseRequest
 from services.gateway.schemas import Error, Ready
 from services.gateway.schemas_tasks import SHOWN
 from services.gateway.wire_schemas import wire_schemas
@@ -99,7 +100,7 @@ def _make(app: FastAPI) -> dict[str, object]:
         schema = model.model_json_schema(ref_template=_REF.replace("{name}", "{model}"))
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
-    _, chat = msgspec.json.schema_components([ChatCompletionRequest], ref_template=_REF)
+    _, chat = msgspec.json.schema_components([ChatCompletionRequest, ResponseRequest], ref_template=_REF)
     schemas.update(chat)
     schemas.update(wire_schemas(SHOWN))
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -141,11 +142,31 @@ def _plain_paths() -> dict[str, dict[str, Any]]:
     }
     return {
         "/v1/chat/completions": {"post": chat},
+        "/v1/responses": {"post": _responses()},
         "/healthz": {"get": _open("healthz", "The process lives", {"type": "object"})},
         "/readyz": {"get": _ready()},
         "/metrics": {"get": _open("metrics", "Prometheus metrics", {"type": "string"}, "text/plain")},
         "/.well-known/jwks.json": {"get": _open("jwks", "Public keys of the built-in issuer", {"type": "object"})},
         "/openapi.json": {"get": _open("openapi", "This document", {"type": "object"})},
+    }
+
+
+def _responses() -> dict[str, Any]:
+    example = {"model": "default", "input": "When does the supply contract end?", "spaces": ["legal"]}
+    return {
+        "tags": ["openai"],
+        "operationId": "responses",
+        "summary": "Answer, in the words of the Responses API (the part that the openai client uses by default)",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": _REF.format(name="ResponseRequest")}, "example": example}},
+        },
+        "responses": {
+            "200": {
+                "description": "The response; with `stream` its events",
+                "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}},
+            }
+        },
     }
 
 

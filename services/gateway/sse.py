@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from appliance.contracts.llm.v1.api import Usage
+from appliance.contracts.llm.v1.api import ToolCall, Usage
 from services.gateway.asgi import Header, encode_json
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -48,6 +48,12 @@ class ChunkWriter:
         """One chunk per piece, in one byte string; ``pieces`` is not empty."""
         return self._delta + self._between.join([encode_json(piece) for piece in pieces]) + _AFTER_CONTENT
 
+    def tool_calls(self, calls: Sequence[ToolCall]) -> bytes:
+        """The chunk with the calls of the caller's tools, each whole."""
+        return self._head + b'"choices":[{"index":0,"delta":{"tool_calls":%s},"finish_reason":null}]}\n\n' % encode_json(
+            [{"index": index, **wire_tool_call(call)} for index, call in enumerate(calls)]
+        )
+
     def annotations(self, annotations: object) -> bytes:
         """The chunk with the citations."""
         return self._head + b'"choices":[{"index":0,"delta":{"annotations":%s},"finish_reason":null}]}\n\n' % encode_json(annotations)
@@ -59,6 +65,11 @@ class ChunkWriter:
     def usage(self, usage: Usage) -> bytes:
         """The chunk without choices that ``stream_options.include_usage`` asks for."""
         return self._head + b'"choices":[],"usage":%s}\n\n' % encode_json(wire_usage(usage))
+
+
+def wire_tool_call(call: ToolCall) -> dict[str, object]:
+    """A call in OpenAI's words."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def error_event(body: object) -> bytes:

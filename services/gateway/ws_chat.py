@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from appliance.contracts.llm.v1.api import Message
-from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, StepEvent, TokenEvent
+from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, StepEvent, TokenEvent, ToolCallsEvent
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
@@ -27,7 +27,7 @@ from services.gateway.conversation import Answer, Conversation, with_history
 from services.gateway.error_bodies import internal_error, invalid
 from services.gateway.limits import RateLimits, Slots
 from services.gateway.settings import GatewaySettings
-from services.gateway.sse import wire_usage
+from services.gateway.sse import wire_tool_call, wire_usage
 from services.gateway.ws_line import REFUSED, Left, Line, Ping, first_error, same_origin, welcome
 
 ACTION: Final = "chat.converse"
@@ -44,6 +44,7 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
     model: Name = "default"
     top_k: Annotated[int, Meta(ge=1, le=50)] = 5
     document_ids: Annotated[list[Name], Meta(max_length=1000)] | None = None
+    agent: Name | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -236,6 +237,7 @@ def _turn(ask: Ask, request_id: str, settings: GatewaySettings) -> ChatTurn:
         top_k=ask.top_k,
         document_ids=None if ask.document_ids is None else tuple(ask.document_ids),
         trace_id=request_id,
+        agent=ask.agent or "",
     )
 
 
@@ -247,6 +249,8 @@ def _message(asked: str, event: ChatEvent, answer: Answer) -> dict[str, object]:
             return {"type": "step", "id": asked, "name": event.name, "detail": event.detail}
         case CitationEvent():
             return {"type": "citation", "id": asked, **flat_citation(event)}
+        case ToolCallsEvent():
+            return {"type": "tool_calls", "id": asked, "calls": [wire_tool_call(call) for call in event.calls]}
         case DoneEvent():
             return {
                 "type": "done",
@@ -255,5 +259,7 @@ def _message(asked: str, event: ChatEvent, answer: Answer) -> dict[str, object]:
                 "usage": wire_usage(event.usage),
                 "model": event.model,
                 "refused": event.refused,
+                "agent": event.agent,
+                "cached": event.cached,
                 "thread_id": answer.thread_id,
             }

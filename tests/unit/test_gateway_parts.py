@@ -78,7 +78,7 @@ def test_slots_shed_load_and_come_back() -> None:
         ({"model": "m", "messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
         ({"model": "m", "messages": [{"role": "user", "content": "x"}], "temperature": 9}, "temperature"),
         ({"model": "m", "messages": [{"role": "user", "content": "x"}], "n": 2}, "n"),
-        ({"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [{}]}, "tools"),
+        ({"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [{}]}, "tools[0].type"),
         ({"model": "m", "messages": [{"role": "user", "content": "x"}], "top_k": 0}, "top_k"),
         ({"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
         ({"model": "m", "messages": [{"role": "user", "content": " "}]}, "messages[0].content"),

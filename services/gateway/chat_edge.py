@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions`` as plain ASGI: the hot path.
+"""``POST /v1/chat/completions`` and ``POST /v1/responses`` as plain ASGI: the hot path. What their bytes look like is in the answer forms.
 
 Order: rate limit → read and decode → rights → the audit record begins → router → (record durable) → first byte. Nothing here uses pydantic
 or FastAPI. An error before the first byte is an ordinary error answer; after it, an ``error`` event ends the stream.
@@ -7,24 +7,23 @@ or FastAPI. An error before the first byte is an ordinary error answer; after it
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from typing import Protocol
 
-from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, DoneEvent, TokenEvent
+from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, DoneEvent
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from services.gateway import sse
-from services.gateway.annotations import file_citations
-from services.gateway.asgi import Exchange, Gone, encode_json
+from services.gateway.asgi import Exchange, Gone
 from services.gateway.authentication import ALLOWED, DENIED, ON_RECORD, Door, client_address, forget, spaces_detail
 from services.gateway.authority import AuthorityWatch
-from services.gateway.chat_request import ChatCompletionRequest, decode_chat_request, plain_messages, sampling_options
+from services.gateway.chat_request import ChatCompletionRequest, plain_messages, sampling_options
+from services.gateway.chat_tools import answer_schema, chosen, tool_specs
 from services.gateway.conversation import Answer, Conversation
 from services.gateway.departure import DepartureWatch
 from services.gateway.error_bodies import error_body, internal_error
-from services.gateway.identifiers import next_identifier
 from services.gateway.limits import RateLimits, Slots
 from services.gateway.settings import GatewaySettings
 
@@ -33,10 +32,39 @@ _DEFAULT_TOP_K = 5
 _log = get_logger(__name__)
 
 
-class ChatCompletions:
-    """The endpoint; ``handle`` serves one request."""
+class AnswerForm(Protocol):
+    """One answer as bytes of one API."""
 
-    def __init__(self, door: Door, limits: RateLimits, slots: Slots, conversation: Conversation, settings: GatewaySettings) -> None:
+    def opening(self) -> bytes:
+        """Before the first event of a stream."""
+        ...
+
+    def event(self, event: ChatEvent, answer: Answer) -> bytes:
+        """What to send for ``event``; nothing for some. With ``DoneEvent`` the stream ends."""
+        ...
+
+    def broken(self, error: ApplianceError) -> bytes:
+        """The end of a stream that failed after its first byte."""
+        ...
+
+    def whole(self, answer: Answer) -> object:
+        """The answer of a request that does not stream."""
+        ...
+
+
+Decode = Callable[[bytes, GatewaySettings], ChatCompletionRequest]
+"""The body as a request; raises ``malformed_json``, ``invalid_request``, ``context_length_exceeded``."""
+Forms = Callable[[ChatCompletionRequest], AnswerForm]
+
+
+class ChatEdge:
+    """One endpoint; ``handle`` serves one request."""
+
+    def __init__(
+        self, door: Door, limits: RateLimits, slots: Slots, conversation: Conversation, settings: GatewaySettings, decode: Decode, form: Forms
+    ) -> None:
+        self._decode = decode
+        self._form = form
         self._door = door
         self._limits = limits
         self._slots = slots
@@ -52,7 +80,7 @@ class ChatCompletions:
             exchange.extra_headers = self._limits.take(principal, "chat")
             self._slots.enter(principal.subject)
             entered = True
-            request = decode_chat_request(await exchange.read(self._settings.max_json_bytes), self._settings)
+            request = self._decode(await exchange.read(self._settings.max_json_bytes), self._settings)
             turn, answer, record = await self._admit(request, principal, exchange)
         except BaseException as error:
             if entered:
@@ -128,7 +156,7 @@ class ChatCompletions:
                     async for _ in events:
                         pass
                     await record
-                    await exchange.json(200, _completion(request.model, answer))
+                    await exchange.json(200, self._form(request).whole(answer))
         except BaseException:
             forget(record)
             raise
@@ -136,41 +164,34 @@ class ChatCompletions:
     async def _stream(
         self, exchange: Exchange, request: ChatCompletionRequest, answer: Answer, events: AsyncIterator[ChatEvent], record: asyncio.Future[int]
     ) -> None:
-        writer = sse.ChunkWriter(_completion_id(), int(time.time()), request.model)
+        form = self._form(request)
         try:
             async for event in events:
-                if type(event) is TokenEvent:
-                    data = writer.content(event.pieces)
+                if data := form.event(event, answer):
                     if not exchange.status:
                         await record
                         await exchange.start(200, sse.HEADERS)
-                        data = writer.opening() + data
-                    await exchange.body(data, more=True)
-                elif type(event) is DoneEvent:
-                    data = _ending(writer, request, answer, event)
-                    if not exchange.status:
-                        await record
-                        await exchange.start(200, sse.HEADERS)
-                        data = writer.opening() + data
-                    await exchange.body(data, more=False)
+                        data = form.opening() + data
+                    await exchange.body(data, more=type(event) is not DoneEvent)
         except ApplianceError as error:
-            await _break_off(exchange, error)
+            await _break_off(exchange, error, form)
         except Exception:
             if not exchange.status:
                 raise
             _log.exception("chat_stream_failed")
-            await _break_off(exchange, internal_error())
+            await _break_off(exchange, internal_error(), form)
 
 
-async def _break_off(exchange: Exchange, error: ApplianceError) -> None:
+async def _break_off(exchange: Exchange, error: ApplianceError, form: AnswerForm | None = None) -> None:
     """End a stream with an error event; before its first byte, raise instead."""
     if not exchange.status:
         raise error
     if not exchange.finished:
-        await exchange.body(sse.error_event(error_body(error)), more=False)
+        await exchange.body(sse.error_event(error_body(error)) if form is None else form.broken(error), more=False)
 
 
 def _turn(request: ChatCompletionRequest, request_id: str, settings: GatewaySettings) -> ChatTurn:
+    tools = tool_specs(request.tools)
     return ChatTurn(
         messages=plain_messages(request, settings),
         model=request.model,
@@ -179,40 +200,8 @@ def _turn(request: ChatCompletionRequest, request_id: str, settings: GatewaySett
         document_ids=None if request.document_ids is None else tuple(request.document_ids),
         options=sampling_options(request),
         trace_id=request_id,
+        tools=tools,
+        tool_choice=chosen(request.tool_choice, tools),
+        answer_schema=answer_schema(request.response_format),
+        agent=request.agent or "",
     )
-
-
-def _completion_id() -> str:
-    return "chatcmpl-" + next_identifier()
-
-
-def _ending(writer: sse.ChunkWriter, request: ChatCompletionRequest, answer: Answer, done: DoneEvent) -> bytes:
-    parts = [writer.annotations(file_citations(answer.citations))] if answer.citations else []
-    parts.append(writer.finish(done.finish_reason, b'"thread_id":%s,' % encode_json(answer.thread_id) if answer.thread_id else b""))
-    if request.stream_options is not None and request.stream_options.include_usage:
-        parts.append(writer.usage(done.usage))
-    parts.append(sse.DONE)
-    return b"".join(parts)
-
-
-def _completion(model: str, answer: Answer) -> dict[str, object]:
-    if answer.done is None:
-        raise internal_error()
-    body: dict[str, object] = {
-        "id": _completion_id(),
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": answer.text, "refusal": None, "annotations": file_citations(answer.citations)},
-                "finish_reason": answer.done.finish_reason,
-                "logprobs": None,
-            }
-        ],
-        "usage": sse.wire_usage(answer.done.usage),
-    }
-    if answer.thread_id is not None:
-        body["thread_id"] = answer.thread_id
-    return body
