@@ -14,20 +14,20 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, Self
 
 import aiohttp
-import msgspec
 
 from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, Finish, ModelEvent, Tokens, Usage
 from appliance.kit.egress import GUARD, Destination, Permit
 from appliance.kit.errors import ApplianceError
 from services.llm import openai_wire as wire
-from services.llm.grounded_prompt import prompt_messages
+from services.llm.openai_request import request_body
+from services.llm.openai_tool_calls import CallGatherer
 from services.llm.settings import LlmSettings, OpenAiEndpoint
 
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _KEEPALIVE_SECONDS: Final = 60.0
 _DRAIN_SECONDS: Final = 0.25
 _BYTES_PER_TOKEN: Final = 4  # only to estimate the usage that a server does not report
-_encode: Final = msgspec.json.Encoder().encode
+_DEFAULT: Final = Capabilities(tools=True, schema="asked")
 
 
 class OpenAiChatModel:
@@ -37,15 +37,14 @@ class OpenAiChatModel:
         ApplianceError: ``settings_invalid`` on entry when the key file cannot be read.
     """
 
-    def __init__(self, endpoint: OpenAiEndpoint, settings: LlmSettings) -> None:
+    def __init__(self, endpoint: OpenAiEndpoint, settings: LlmSettings, capabilities: Capabilities = _DEFAULT) -> None:
+        self.capabilities: Final = capabilities
         self._endpoint = endpoint
         self._settings = settings
         self._url = endpoint.url.rstrip("/") + "/chat/completions"
         self._headers: dict[str, str] = {}
         self._opened: aiohttp.ClientSession | None = None
         self._permit: Permit | None = None
-
-    capabilities: Final = Capabilities()
 
     async def __aenter__(self) -> Self:
         settings = self._settings
@@ -71,20 +70,17 @@ class OpenAiChatModel:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ModelEvent, None]:
         """See ``ChatModel.stream``."""
         streamed = request.options.get("stream") is not False
-        ends_at = asyncio.get_running_loop().time() + self._settings.total_timeout_seconds
-        response = await self._post(self._body(request, streamed=streamed))
+        body = request_body(request, self._endpoint.model, self.capabilities, streamed=streamed)
+        ends_at = self._ends_at(request)
+        response = await self._post(body, ends_at)
         try:
-            await self._check(response, "text/event-stream" if streamed else "application/json")
+            await self._check(response, "text/event-stream" if streamed else "application/json", ends_at)
             if streamed:
-                async for event in self._events(response, ends_at):
+                async for event in self._events(response, ends_at, offered=bool(request.tools)):
                     yield event
             else:
-                completion = wire.decode_completion(await self._whole(response, ends_at))
-                text = (completion.choices[0].message.content if completion.choices[0].message else None) or ""
-                if text:
-                    yield Tokens((text,))
-                usage = wire.counted(completion.usage) or _estimate(request, text)
-                yield Finish(wire.finish_reason(completion.choices[0].finish_reason) or "stop", usage)
+                for event in _whole_events(request, await self._whole(response, ends_at)):
+                    yield event
         finally:
             response.close() if not response.content.at_eof() else response.release()
 
@@ -117,33 +113,39 @@ class OpenAiChatModel:
             raise ApplianceError("settings_invalid", f"the key file {path} cannot be read", hint="check the path and its permissions") from exc
         return {"authorization": f"Bearer {key}"} if key else {}
 
-    def _body(self, request: ChatRequest, *, streamed: bool) -> bytes:
-        body: dict[str, object] = {**request.options, "model": self._endpoint.model, "messages": prompt_messages(request), "stream": streamed}
-        if streamed:
-            body["stream_options"] = {"include_usage": True}
-        return _encode(body)
+    def _ends_at(self, request: ChatRequest) -> float:
+        """By the loop's clock, which is the monotonic one."""
+        now = asyncio.get_running_loop().time()
+        ends_at = now + self._settings.total_timeout_seconds
+        if request.deadline is None:
+            return ends_at
+        if request.deadline <= now:
+            raise _translated(TimeoutError())
+        return min(ends_at, request.deadline)
 
-    async def _post(self, body: bytes) -> aiohttp.ClientResponse:
+    async def _post(self, body: bytes, ends_at: float) -> aiohttp.ClientResponse:
         """The response up to its headers. A kept connection that the server has just closed is replaced once."""
+        silence_until = asyncio.get_running_loop().time() + self._settings.first_byte_timeout_seconds
         for attempt in (1, 2):
             try:
-                async with asyncio.timeout(self._settings.first_byte_timeout_seconds):
+                async with asyncio.timeout_at(min(silence_until, ends_at)):
                     return await self._session.post(self._url, data=body, headers=self._headers, allow_redirects=False)
             except aiohttp.ServerDisconnectedError as exc:
                 if attempt == 2:
-                    raise _translated(exc) from exc
+                    raise _unbegun(exc) from exc
             except (TimeoutError, aiohttp.ClientError, OSError) as exc:
-                raise _translated(exc) from exc
+                raise _unbegun(exc) from exc
         raise AssertionError
 
-    async def _check(self, response: aiohttp.ClientResponse, media_type: str) -> None:
+    async def _check(self, response: aiohttp.ClientResponse, media_type: str, ends_at: float) -> None:
         if response.status != 200:
+            silence_until = asyncio.get_running_loop().time() + self._settings.between_bytes_timeout_seconds
             try:
-                async with asyncio.timeout(self._settings.between_bytes_timeout_seconds):
+                async with asyncio.timeout_at(min(silence_until, ends_at)):
                     body = await response.content.read(_MAX_ERROR_BYTES)
             except (TimeoutError, aiohttp.ClientError, OSError):
                 body = b""
-            raise wire.upstream_error(response.status, body)
+            raise wire.upstream_error(response.status, body, wire.retry_after(response.headers.get("retry-after")))
         if not response.headers.get("content-type", "").lower().startswith(media_type):
             raise wire.garbage(f"{response.headers.get('content-type', 'no content type')[:60]!r} in place of {media_type}")
 
@@ -166,7 +168,8 @@ class OpenAiChatModel:
                 raise wire.garbage("an endless answer")
         return b"".join(parts)
 
-    async def _events(self, response: aiohttp.ClientResponse, ends_at: float) -> AsyncIterator[ModelEvent]:
+    async def _events(self, response: aiohttp.ClientResponse, ends_at: float, *, offered: bool) -> AsyncIterator[ModelEvent]:
+        gatherer: CallGatherer | None = None
         reader = wire.EventReader(self._settings.max_line_bytes)
         reason: str | None = None
         usage: Usage | None = None
@@ -183,9 +186,14 @@ class OpenAiChatModel:
                 if chunk.usage:
                     usage = wire.counted(chunk.usage) or usage
                 for choice in chunk.choices:
-                    if choice.delta is not None and choice.delta.content:
-                        pieces.append(choice.delta.content)
-                    reason = wire.finish_reason(choice.finish_reason) or reason
+                    if (delta := choice.delta) is not None:
+                        if delta.content:
+                            pieces.append(delta.content)
+                        if delta.tool_calls:
+                            gatherer = gatherer or _gatherer(offered=offered)
+                            gatherer.feed(delta.tool_calls)
+                    if choice.finish_reason:
+                        reason = wire.finish_reason(choice.finish_reason)
             if pieces:
                 pieces_seen += len(pieces)
                 yield Tokens(tuple(pieces))
@@ -194,7 +202,10 @@ class OpenAiChatModel:
         if reason is None:
             raise wire.garbage("an answer that broke off")
         await self._drain(response)
-        yield Finish(reason, usage or Usage(completion_tokens=pieces_seen))
+        calls = gatherer.finished(reason) if gatherer is not None else None
+        if calls is not None:
+            yield calls
+        yield Finish(_told_reason(reason, called=calls is not None), usage or Usage(completion_tokens=pieces_seen))
 
     async def _drain(self, response: aiohttp.ClientResponse) -> None:
         """Read the end of the body, so that the connection can be used again; most times it is there already."""
@@ -208,9 +219,46 @@ class OpenAiChatModel:
             response.close()
 
 
+def _whole_events(request: ChatRequest, body: bytes) -> list[ModelEvent]:
+    completion = wire.decode_completion(body)
+    choice = completion.choices[0]
+    text = (choice.message.content if choice.message else None) or ""
+    reason = wire.finish_reason(choice.finish_reason) or "stop"
+    events: list[ModelEvent] = [Tokens((text,))] if text else []
+    calls = None
+    if choice.message is not None and choice.message.tool_calls:
+        gatherer = _gatherer(offered=bool(request.tools))
+        gatherer.feed(choice.message.tool_calls)
+        calls = gatherer.finished(reason)
+    if calls is not None:
+        events.append(calls)
+    return [*events, Finish(_told_reason(reason, called=calls is not None), wire.counted(completion.usage) or _estimate(request, text))]
+
+
+def _told_reason(reason: str, *, called: bool) -> str:
+    """``tool_calls`` exactly when there are calls, whatever the server wrote."""
+    if called:
+        return "tool_calls"
+    return "stop" if reason in {"tool_calls", "function_call"} else reason
+
+
+def _gatherer(*, offered: bool) -> CallGatherer:
+    if not offered:
+        raise wire.garbage("calls of tools that nobody offered it")
+    return CallGatherer()
+
+
 def _estimate(request: ChatRequest, answer: str) -> Usage:
     prompt_bytes = sum(len(message.content.encode()) for message in request.messages)
     return Usage(prompt_bytes // _BYTES_PER_TOKEN, len(answer.encode()) // _BYTES_PER_TOKEN)
+
+
+def _unbegun(exc: Exception) -> ApplianceError:
+    """An error before the first byte of an answer. A timeout is not tried again: the server may be at work on it."""
+    error = _translated(exc)
+    if isinstance(exc, aiohttp.ClientConnectionError | OSError) and not (isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ConnectionTimeoutError)):
+        error.context["retryable"] = True
+    return error
 
 
 def _translated(exc: Exception) -> ApplianceError:

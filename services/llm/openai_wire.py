@@ -5,6 +5,7 @@ Pure: bytes in, values out. Owns the limits on lines and the translation of upst
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import msgspec
 
 from appliance.contracts.llm.v1.api import Usage
 from appliance.kit.errors import ApplianceError
+from services.llm.openai_tool_calls import CallPiece
 
 _DATA: Final = b"data:"
 _DONE: Final = b"[DONE]"
@@ -19,6 +21,8 @@ _HINT: Final = "check the log of the model server and `appliance doctor`"
 _MESSAGE_CHARACTERS: Final = 300
 _MOST_TOKENS: Final = 2**31 - 1
 _HUGE: Final = re.compile(rb"\s*[1-9]")
+_LONGEST_WAIT: Final = 3600.0
+_SAFE_STATUSES: Final = frozenset({429, 502, 503, 504})  # refused or not begun: a second try generates nothing twice
 _REASONS: Final = frozenset({"stop", "length", "content_filter", "tool_calls", "function_call"})
 
 
@@ -34,14 +38,17 @@ class _CachedDetails(msgspec.Struct, frozen=True):
     cached_tokens: msgspec.Raw = msgspec.Raw()
 
 
-class _Text(msgspec.Struct, frozen=True):
+class _Said(msgspec.Struct, frozen=True):
+    """``delta`` or ``message``."""
+
     content: str | None = None
+    tool_calls: list[CallPiece] | None = None
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):
     """One choice of a chunk."""
 
-    delta: _Text | None = None
+    delta: _Said | None = None
     finish_reason: Any = None
 
 
@@ -59,7 +66,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class _WholeChoice(msgspec.Struct, frozen=True):
-    message: _Text | None = None
+    message: _Said | None = None
     finish_reason: Any = None
 
 
@@ -190,8 +197,28 @@ def decode_completion(body: bytes) -> Completion:
     return completion
 
 
-def upstream_error(status: int, body: bytes) -> ApplianceError:
-    """What a refusal of the endpoint means to the caller. Its text is shown only where it speaks about the caller's request."""
+def retry_after(value: str | None) -> float | None:
+    """Seconds that ``Retry-After`` asks for, 0..3600; None when it is absent, a date, or nonsense (clocks on an isolated site differ)."""
+    if value is None or not value.strip().isascii() or not value.strip().replace(".", "", 1).isdigit():
+        return None
+    return min(float(value.strip()[:16]), _LONGEST_WAIT)
+
+
+def upstream_error(status: int, body: bytes, wait: float | None = None) -> ApplianceError:
+    """What a refusal of the endpoint means to the caller. Its text is shown only where it speaks about the caller's request.
+
+    ``context`` says to a pool what may be done: ``retryable`` when nothing was generated and another try is safe, ``retry_after`` in seconds when asked for.
+    """
+    error = _refusal(status, body)
+    if status in _SAFE_STATUSES:
+        error.context["retryable"] = True
+    if wait is not None and status in {429, 503}:
+        error.context["retry_after"] = wait
+        error.context["retry_after_seconds"] = math.ceil(wait)
+    return error
+
+
+def _refusal(status: int, body: bytes) -> ApplianceError:
     message, code = _complaint(body)
     if status == 400 and (code == "context_length_exceeded" or "context length" in message or "maximum context" in message):
         return ApplianceError(
