@@ -21,7 +21,7 @@ from appliance.kit.logging import get_logger
 from services.allinone.model_cards import CatalogCards
 from services.embed.held_encoder import HeldEncoder, LiveEncoder
 from services.llm.bootstrap import BuiltModel
-from services.router.chat_turn import ServedModel
+from services.router.served_model import ServedModel
 
 log = get_logger(__name__)
 BuildChat = Callable[[ModelSpec], Awaitable[BuiltModel]]

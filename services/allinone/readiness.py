@@ -16,7 +16,7 @@ from appliance.kit.sql import reading
 from services.embed.held_encoder import LiveEncoder
 from services.gateway.domain import Check
 from services.retrieval.bootstrap import RetrievalService
-from services.router.chat_turn import ServedModel
+from services.router.served_model import ServedModel
 
 Probe = Callable[[], Awaitable[str]]
 

@@ -7,6 +7,7 @@ or FastAPI. An error before the first byte is an ordinary error answer; after it
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Protocol
@@ -204,4 +205,5 @@ def _turn(request: ChatCompletionRequest, request_id: str, settings: GatewaySett
         tool_choice=chosen(request.tool_choice, tools),
         answer_schema=answer_schema(request.response_format),
         agent=request.agent or "",
+        deadline=time.monotonic() + settings.max_turn_seconds,
     )

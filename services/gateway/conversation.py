@@ -71,14 +71,14 @@ class Conversation:
             title = " ".join(turn.messages[-1].content.split())[:_TITLE_CHARACTERS]
             answer.thread_id = (await self._threads.create(principal.subject, title, turn.spaces)).id
             await self._door.record(principal.subject, "thread.create", f"thread:{answer.thread_id}", DONE, turn.trace_id, {})
-            return turn, []
+            return replace(turn, thread_id=answer.thread_id), []
         thread, messages = await self._threads.get(principal.subject, thread_id)
         answer.thread_id = thread_id
         readable = principal.readable()
         history = [Message(one.role, one.content) for one in messages[-_HISTORY_MESSAGES:] if not is_withheld(one, readable)]
         if turn.spaces is None and thread.spaces is not None:
             turn = replace(turn, spaces=_left(thread.spaces, readable))
-        return turn, history
+        return replace(turn, thread_id=thread_id), history
 
     async def run(self, turn: ChatTurn, principal: Principal, answer: Answer) -> AsyncGenerator[ChatEvent, None]:
         """Events of the turn; ``answer`` fills as they pass. Thread and accounts are settled before ``DoneEvent`` comes out."""

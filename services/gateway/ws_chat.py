@@ -7,6 +7,7 @@ not read for ``send_timeout_seconds`` is dropped, so no answer piles up in memor
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing, suppress
 from typing import Annotated, Final, NoReturn
 
@@ -238,6 +239,7 @@ def _turn(ask: Ask, request_id: str, settings: GatewaySettings) -> ChatTurn:
         document_ids=None if ask.document_ids is None else tuple(ask.document_ids),
         trace_id=request_id,
         agent=ask.agent or "",
+        deadline=time.monotonic() + settings.max_turn_seconds,
     )
 
 

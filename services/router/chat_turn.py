@@ -1,174 +1,158 @@
-"""One chat turn: search → model → citation check → events. The way is written down in docs/tours/chat.md."""
+"""One chat turn: plan → search → model (with tools, by a schema) → checks → events. The way is written down in docs/tours/chat.md.
+
+Does not own: who answers (``planning``), what becomes of a model's words (``answering``), rounds of tools (``tool_loop``), the accounts (the gateway).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import Final
 
-from appliance.contracts.llm.v1.api import ChatModel, ChatRequest, Finish, Message, Quote, Quotes, Tokens
-from appliance.contracts.retrieval.v1.api import Passage, Retrieval, SearchQuery, SearchResult
-from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, StepEvent, TokenEvent
+from appliance.contracts.guard.v1.api import Screened
+from appliance.contracts.llm.v1.api import ChatRequest, ModelEvent, Usage
+from appliance.contracts.retrieval.v1.api import Retrieval, SearchQuery, SearchResult
+from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, DoneEvent, StepEvent, TokenEvent
+from appliance.contracts.sgr.v1.api import FormatRequest, FormatResult
+from appliance.contracts.tools.v1.api import ToolContext
 from appliance.identity.principal import Principal
-from appliance.kit.errors import ApplianceError, not_found
+from appliance.kit.errors import ApplianceError
 from appliance.kit.telemetry import span
-from appliance.language.query import analyse_query
-from services.router import metrics
-from services.router.citations import CitationFilter
+from appliance.language.query import detect_language
+from services.router.answering import Answering
+from services.router.clarifying import clarifying_question
+from services.router.parts import Parts
+from services.router.planning import Plan, Planning, guard_step, question_of, record_findings
+from services.router.served_model import ServedModel
+from services.router.tool_loop import ToolStep, tool_loop
 
 _NOTHING_FOUND: Final = SearchResult((), "other", {})
-_ENOUGH_TERMS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A chat model under its alias.
-
-    Attributes:
-        grounded_only: it can do nothing without sources (the reader).
-        hold: keeps the model open for the length of a block; a turn holds its model to its end, whatever the alias means by then.
-        meters: its metrics.
-    """
-
-    alias: str
-    model: ChatModel
-    grounded_only: bool = False
-    hold: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, compare=False)
-    meters: metrics.Meters = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "meters", metrics.Meters.of(self.alias))
+_PREFIX_CHARACTERS: Final = 200
 
 
 class ChatRouter:
     """Implements the ``Router`` contract. ``models`` may change between turns: a turn looks its model up once."""
 
-    def __init__(self, models: Mapping[str, ServedModel], retrieval: Retrieval) -> None:
-        self._models = models
+    def __init__(self, models: Mapping[str, ServedModel], retrieval: Retrieval, parts: Parts | None = None) -> None:
+        self._parts = parts or Parts()
+        self._planning = Planning(models, self._parts)
         self._retrieval = retrieval
 
     async def chat(self, turn: ChatTurn, principal: Principal) -> AsyncGenerator[ChatEvent, None]:
         """See the contract."""
         started = time.perf_counter()
-        served = self._served(turn)
-        question = _question(turn.messages)
-        with served.hold(), span("chat.turn", {"model": served.alias}):
-            found = _NOTHING_FOUND
-            grounded = self._wants_sources(turn, principal, served)
-            if grounded:
-                found = await self._retrieval.search(SearchQuery(question, turn.spaces, turn.top_k, turn.document_ids), principal)
-                yield StepEvent("search", _search_detail(found))
-            request = ChatRequest(turn.messages, found.passages, grounded, found.language, turn.options)
-            async with aclosing(self._answer(served, request, started)) as answer:
-                async for event in answer:
+        plan = await self._planning.plan(turn, principal)
+        for step in plan.steps:
+            yield step
+        if plan.unclear is not None:
+            text, options = clarifying_question(plan.unclear, detect_language(turn.messages[-1].content))
+            yield options
+            yield TokenEvent((text,))
+            yield DoneEvent("stop", Usage(), plan.served.alias, agent=plan.agent.name)
+            return
+        with plan.served.hold(), span("chat.turn", {"model": plan.served.alias, "version": plan.served.version, "agent": plan.agent.name}):
+            way = self._quoted if self._must_quote(plan) else self._answered
+            async with aclosing(way(plan, principal, started)) as events:
+                async for event in events:
                     yield event
 
-    def _served(self, turn: ChatTurn) -> ServedModel:
-        if not turn.messages or turn.messages[-1].role not in {"user", "tool"}:
-            raise ApplianceError("invalid_request", "the last message must be the user's", hint="send messages oldest first")
-        served = self._models.get(turn.model)
-        if served is None:
-            raise ApplianceError("model_not_found", f"model {turn.model!r} not found", hint="GET /v1/models lists the models of this box")
-        return served
+    def _must_quote(self, plan: Plan) -> bool:
+        """An answer by schema from a model that writes nothing of its own."""
+        return plan.turn.answer_schema is not None and not plan.served.capabilities.generates and self._parts.schema_guided is not None
 
-    def _wants_sources(self, turn: ChatTurn, principal: Principal, served: ServedModel) -> bool:
+    async def _answered(self, plan: Plan, principal: Principal, started: float) -> AsyncGenerator[ChatEvent, None]:
+        turn, found, grounded = plan.turn, _NOTHING_FOUND, self._wants_sources(plan, principal)
+        if grounded:
+            found, steps = await self._search(plan, principal)
+            for step in steps:
+                yield step
+        request = _request(turn, found, principal, grounded=grounded)
+        _check_able(request, plan.served)
+        screen = self._parts.guard.output(plan.scope, plan.agent.system_prompt) if self._parts.guard is not None else None
+        answering = Answering(plan.served, request, screen, plan.agent.name, started)
+        async with aclosing(answering.run(self._generated(plan, request, principal))) as events:
+            async for event in events:
+                if screen is not None and type(event) is DoneEvent and screen.findings:
+                    await record_findings(self._parts, screen.findings, principal, plan.scope, turn.trace_id)
+                    yield guard_step(screen.findings)
+                yield event
+
+    def _generated(self, plan: Plan, request: ChatRequest, principal: Principal) -> AsyncGenerator[ModelEvent | ToolStep, None]:
+        stream = plan.served.model.stream
+        if request.answer_schema is not None:
+            from appliance.schema.answers import schema_answer  # with it comes a schema library, which a start need not wait for
+
+            stream = partial(schema_answer, stream, capabilities=plan.served.capabilities, rounds=self._parts.schema_rounds)
+        toolbox = self._parts.toolbox
+        if toolbox is None or not plan.agent.tools or not plan.served.capabilities.tools:
+            return stream(request)
+        turn = plan.turn
+        context = ToolContext(principal, plan.agent.name, turn.spaces, turn.thread_id, turn.trace_id, request.deadline)
+        guard, scope = self._parts.guard, plan.scope
+        screen = partial(guard.screen_tool, scope=scope) if guard is not None else Screened
+        return tool_loop(stream, request, toolbox, context, screen, self._parts.loop)
+
+    def _wants_sources(self, plan: Plan, principal: Principal) -> bool:
         """Whether to search: unless the caller said no, or there is nothing to find and the model can do without."""
-        readable = principal.readable(turn.spaces)
-        if turn.spaces and set(turn.spaces) - readable:
-            raise not_found("space")
-        if turn.spaces == ():
-            return served.grounded_only
-        return served.grounded_only or self._retrieval.has_documents(readable)
+        if plan.turn.spaces == ():
+            return plan.served.grounded_only
+        return plan.served.grounded_only or self._retrieval.has_documents(principal.readable(plan.turn.spaces))
 
-    async def _answer(self, served: ServedModel, request: ChatRequest, started: float) -> AsyncGenerator[ChatEvent, None]:
-        checked = CitationFilter(range(1, len(request.passages) + 1))
-        sources = _Sources(request.passages)
-        called = time.perf_counter()
-        first, finish, outcome = True, None, "cancelled"
-        try:
-            with span("llm.generate", {"model": served.alias, "passages": len(request.passages)}) as current:
-                async with aclosing(served.model.stream(request)) as events:
-                    async for event in events:
-                        if isinstance(event, Tokens):
-                            if first:
-                                served.meters.first_token.observe(time.perf_counter() - started)
-                                first = False
-                            pieces = checked.feed(event.pieces)
-                            for citation in sources.new(checked.used):
-                                yield citation
-                            if pieces:
-                                yield TokenEvent(pieces)
-                        elif isinstance(event, Quotes):
-                            sources.quotes = {quote.number: quote for quote in event.quotes}
-                            checked.allow(sources.quotes)
-                        elif isinstance(event, Finish):
-                            finish = event
-                if finish is None:
-                    raise ApplianceError("upstream_failed", "the model ended without finishing", hint="check the model server")
-                if rest := checked.close():
-                    yield TokenEvent((rest,))
-                for citation in sources.new(checked.used):
-                    yield citation
-                current.set_attribute("completion_tokens", finish.usage.completion_tokens)
-            outcome = "ok"
-        except ApplianceError as exc:
-            outcome = exc.code
-            raise
-        finally:
-            (served.meters.ok if outcome == "ok" else metrics.llm_requests.labels(served.alias, outcome)).inc()
-            served.meters.seconds.observe(time.perf_counter() - called)
-        _count(served.meters, finish, checked)
-        yield DoneEvent(finish.reason, finish.usage, served.alias, finish.refused, checked.invented)
+    async def _search(self, plan: Plan, principal: Principal) -> tuple[SearchResult, Sequence[StepEvent]]:
+        turn = plan.turn
+        with span("chat.retrieve") as current:
+            found = await self._retrieval.search(SearchQuery(question_of(turn.messages), turn.spaces, turn.top_k, turn.document_ids), principal)
+            current.set_attribute("passages", len(found.passages))
+            current.set_attribute("documents", ", ".join(dict.fromkeys(passage.document_id for passage in found.passages)))
+        steps = [StepEvent("search", _search_detail(found))]
+        if self._parts.guard is not None and found.passages:
+            passages, findings = self._parts.guard.screen_passages(found.passages, plan.scope)
+            if findings:
+                await record_findings(self._parts, findings, principal, plan.scope, turn.trace_id)
+                steps.append(guard_step(findings))
+                found = SearchResult(tuple(passages), found.language, found.timings, found.degraded)
+        return found, steps
 
-
-class _Sources:
-    """Turns used numbers into citation events, each once."""
-
-    def __init__(self, passages: Sequence[Passage]) -> None:
-        self._passages = passages
-        self._shown = 0
-        self.quotes: dict[int, Quote] | None = None
-
-    def new(self, used: Sequence[int]) -> list[CitationEvent]:
-        """Events for the numbers of ``used`` that were not shown yet."""
-        fresh, self._shown = used[self._shown :], len(used)
-        return [self._event(number) for number in fresh]
-
-    def _event(self, number: int) -> CitationEvent:
-        if self.quotes is None:
-            passage, start, end = self._passages[number - 1], 0, len(self._passages[number - 1].text)
-        else:
-            quote = self.quotes[number]
-            passage, start, end = self._passages[quote.passage - 1], quote.start, quote.end
-        return CitationEvent(
-            number=number, document_id=passage.document_id, document_name=passage.document_name, space=passage.space,
-            version=passage.version, page=passage.page, heading_path=passage.heading_path,
-            start=passage.start + start, end=passage.start + end, quote=passage.text[start:end],
+    async def _quoted(self, plan: Plan, principal: Principal, started: float) -> AsyncGenerator[ChatEvent, None]:
+        """The schema's fields filled with quotes."""
+        turn, guided = plan.turn, self._parts.schema_guided
+        assert guided is not None
+        assert turn.answer_schema is not None
+        question = question_of(turn.messages)
+        request = FormatRequest(
+            question, schema=turn.answer_schema.schema, language=detect_language(question), spaces=turn.spaces, document_ids=turn.document_ids,
+            model=plan.served.alias, thread_id=turn.thread_id, trace_id=turn.trace_id,
         )  # fmt: skip
+        async with aclosing(guided.format(request, principal)) as steps:
+            async for step in steps:
+                if isinstance(step, FormatResult):
+                    plan.served.meters.first_token.observe(time.perf_counter() - started)
+                    for citation in step.citations:
+                        yield citation
+                    yield TokenEvent((step.text,))
+                    yield DoneEvent("stop", step.usage, plan.served.alias, agent=plan.agent.name)
+                else:
+                    yield StepEvent(step.name, step.detail)
 
 
-def _question(messages: Sequence[Message]) -> str:
-    """What to search for: the last question; with the one before when it says too little alone ("and in May?")."""
-    asked = [message.content for message in messages if message.role == "user"]
-    last = asked[-1] if asked else messages[-1].content
-    if len(asked) > 1 and len(analyse_query(last).terms) < _ENOUGH_TERMS:
-        return f"{asked[-2]} {last}"
-    return last
+def _request(turn: ChatTurn, found: SearchResult, principal: Principal, *, grounded: bool) -> ChatRequest:
+    return ChatRequest(
+        turn.messages, found.passages, grounded, found.language, turn.options, turn.tools, turn.tool_choice, turn.answer_schema,
+        affinity=turn.thread_id or f"{principal.subject} {turn.messages[0].content[:_PREFIX_CHARACTERS]}", deadline=turn.deadline,
+    )  # fmt: skip
+
+
+def _check_able(request: ChatRequest, served: ServedModel) -> None:
+    """What a model cannot do is refused, never ignored."""
+    if request.tools and not served.capabilities.tools:
+        raise ApplianceError("invalid_request", f"model {served.alias!r} takes no tools", hint="name a model that does", param="tools")
+    if request.answer_schema is not None and not served.capabilities.generates:
+        hint = "name a model that writes text of its own: GET /v1/models"
+        raise ApplianceError("schema_unsupported", f"model {served.alias!r} only quotes; it fills no schema here", hint=hint, param="response_format")
 
 
 def _search_detail(found: SearchResult) -> dict[str, object]:
     documents = list(dict.fromkeys(passage.document_name for passage in found.passages))
     return {"passages": len(found.passages), "documents": documents, "language": found.language, "degraded": list(found.degraded)}
-
-
-def _count(meters: metrics.Meters, finish: Finish, checked: CitationFilter) -> None:
-    meters.prompt_tokens.inc(finish.usage.prompt_tokens)
-    meters.completion_tokens.inc(finish.usage.completion_tokens)
-    if checked.used:
-        meters.citations.inc(len(checked.used))
-    if checked.invented:
-        meters.invented.inc(checked.invented)
-    if finish.refused:
-        meters.refusals.inc()

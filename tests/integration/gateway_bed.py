@@ -48,7 +48,8 @@ from services.gateway.sqlalchemy_threads import SqlAlchemyThreads
 from services.gateway.sqlalchemy_usage import SqlAlchemyUsage
 from services.gateway.tables import SCHEMA
 from services.orchestrator.jetstream_stores import Stores
-from services.router.chat_turn import ChatRouter, ServedModel
+from services.router.chat_turn import ChatRouter
+from services.router.served_model import ServedModel
 from tests.integration.tasks_bed import open_tasks
 
 WEB = Path(__file__).parents[2] / "services" / "gateway" / "web"

@@ -18,7 +18,8 @@ from appliance.contracts.retrieval.v1.documents import DocumentQuery
 from appliance.contracts.router.v1.api import ChatTurn, CitationEvent, TokenEvent
 from appliance.identity.principal import SpaceRole
 from appliance.kit.errors import ApplianceError
-from services.router.chat_turn import ChatRouter, ServedModel
+from services.router.chat_turn import ChatRouter
+from services.router.served_model import ServedModel
 from tests.integration.retrieval_bed import principal, retrieval_in, settled, submit
 
 ROUNDS = int(os.environ.get("ACL_ROUNDS", "2500"))

@@ -11,7 +11,8 @@ from appliance.contracts.retrieval.v1.api import SearchResult
 from appliance.contracts.router.v1.api import ChatTurn, DoneEvent
 from appliance.identity.principal import Principal, SpaceRole
 from appliance.kit.telemetry import enable_spans
-from services.router.chat_turn import ChatRouter, ServedModel
+from services.router.chat_turn import ChatRouter
+from services.router.served_model import ServedModel
 
 
 class Nothing:

@@ -27,6 +27,7 @@ class ChatTurn:
         thread_id: the thread that the turn belongs to; "" = none.
         agent: who answers; "" = the box decides.
         task_id: the task that the turn is done for; "" = none.
+        deadline: ``time.monotonic()`` by which the answer must be complete; None = the model's own limits.
     """
 
     messages: Sequence[Message]
@@ -42,6 +43,7 @@ class ChatTurn:
     thread_id: str = ""
     agent: str = ""
     task_id: str = ""
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,142 @@
+"""From the events of a model to the events for people: citation check, output screen, steps, the end.
+
+Owns: the order of checks on an answer's text, what a broken-off answer looks like, the metrics of a generation. Does not own: what a mark is
+(``citations``), what may not go out (the guard), rounds of tools (``tool_loop``).
+
+Invariants: what leaves has passed the citation check first and the screen second; one ``DoneEvent`` at the end, or an ApplianceError.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from appliance.contracts.guard.v1.api import OutputScreen
+from appliance.contracts.llm.v1.api import ChatRequest, Finish, ModelEvent, Quotes, Rerouted, Tokens, ToolCalls, Usage
+from appliance.contracts.router.v1.api import ChatEvent, DoneEvent, StepEvent, TokenEvent, ToolCallsEvent
+from appliance.kit.errors import ApplianceError
+from appliance.kit.telemetry import span
+from services.router import metrics
+from services.router.citations import CitationFilter
+from services.router.served_model import ServedModel
+from services.router.sources import Sources
+from services.router.tool_loop import ToolStep
+
+
+class Answering:
+    """One answer.
+
+    Args:
+        served: who was asked.
+        request: what was asked.
+        screen: of the output; None = nothing is screened.
+        agent: for whom ``DoneEvent`` says it was.
+        started: ``time.perf_counter()`` at the begin of the turn.
+    """
+
+    def __init__(self, served: ServedModel, request: ChatRequest, screen: OutputScreen | None, agent: str, started: float) -> None:
+        self._served = served
+        self._request = request
+        self._screen = screen
+        self._agent = agent
+        self._started = started
+        self._sources = Sources(request.passages)
+        self._checked = CitationFilter(self._sources.numbers)
+        self._alias = served.alias
+        self._finish: Finish | None = None
+        self._first = True
+        self._tools = 0
+
+    async def run(self, events: AsyncGenerator[ModelEvent | ToolStep, None]) -> AsyncGenerator[ChatEvent, None]:
+        """The events for people; ``events`` is closed at the end."""
+        called, outcome, meters = time.perf_counter(), "cancelled", self._served.meters
+        try:
+            with span("llm.generate", {"model": self._alias, "passages": len(self._request.passages)}) as current:
+                async with aclosing(events):
+                    async for event in events:
+                        for out in self._on(event):
+                            yield out
+                        if self._screen is not None and self._screen.blocked:
+                            break
+                for out in self._ending():
+                    yield out
+                finish = self._finished()
+                current.set_attribute("completion_tokens", finish.usage.completion_tokens)
+                current.set_attribute("prompt_tokens", finish.usage.prompt_tokens)
+                current.set_attribute("cited", len(self._checked.used))
+            outcome = "ok"
+        except ApplianceError as exc:
+            outcome = exc.code
+            raise
+        finally:
+            (meters.ok if outcome == "ok" else metrics.llm_requests.labels(self._served.alias, outcome)).inc()
+            meters.seconds.observe(time.perf_counter() - called)
+        _count(meters, finish, self._checked)
+        yield DoneEvent(finish.reason, finish.usage, self._alias, finish.refused, self._checked.invented, self._agent, tool_calls=self._tools)
+
+    def _on(self, event: ModelEvent | ToolStep) -> Sequence[ChatEvent]:
+        if isinstance(event, Tokens):
+            return self._text(self._checked.feed(event.pieces))
+        if isinstance(event, Quotes):
+            self._sources.quote(event.quotes)
+            self._checked.allow(self._sources.numbers)
+        elif isinstance(event, ToolStep):
+            return self._tool_step(event)
+        elif isinstance(event, ToolCalls):
+            return (ToolCallsEvent(event.calls),)
+        elif isinstance(event, Rerouted):
+            self._alias = event.model
+            return (StepEvent("reroute", {"model": event.model, "why": event.why}),)
+        elif isinstance(event, Finish):
+            self._finish = event
+        return ()
+
+    def _text(self, pieces: tuple[str, ...]) -> Sequence[ChatEvent]:
+        if self._first:
+            self._served.meters.first_token.observe(time.perf_counter() - self._started)
+            self._first = False
+        if self._screen is not None:
+            pieces = self._screen.feed(pieces)
+        cited = self._sources.new(self._checked.used)
+        if not cited:
+            return (TokenEvent(pieces),) if pieces else ()
+        return [*cited, TokenEvent(pieces)] if pieces else cited
+
+    def _tool_step(self, step: ToolStep) -> Sequence[ChatEvent]:
+        self._sources.add(step.passages)
+        self._checked.allow(self._sources.numbers)
+        self._tools += len(step.outcomes)
+        return [
+            StepEvent(
+                "tool",
+                {"name": one.call.name, "source": one.source, "code": one.code, "seconds": round(one.seconds, 4), "cached": one.cached, "round": step.round},
+            )
+            for one in step.outcomes
+        ]
+
+    def _ending(self) -> Sequence[ChatEvent]:
+        rest = self._checked.close()
+        pieces: tuple[str, ...] = (rest,) if rest else ()
+        if self._screen is not None:
+            pieces = (*(self._screen.feed(pieces) if pieces else ()), *self._screen.close())
+        out: list[ChatEvent] = [TokenEvent(pieces)] if pieces else []
+        return [*out, *self._sources.new(self._checked.used)]
+
+    def _finished(self) -> Finish:
+        if self._screen is not None and self._screen.blocked:
+            return Finish("content_filter", self._finish.usage if self._finish else Usage())
+        if self._finish is None:
+            raise ApplianceError("upstream_failed", "the model ended without finishing", hint="check the model server")
+        return self._finish
+
+
+def _count(meters: metrics.Meters, finish: Finish, checked: CitationFilter) -> None:
+    meters.prompt_tokens.inc(finish.usage.prompt_tokens)
+    meters.completion_tokens.inc(finish.usage.completion_tokens)
+    if checked.used:
+        meters.citations.inc(len(checked.used))
+    if checked.invented:
+        meters.invented.inc(checked.invented)
+    if finish.refused:
+        meters.refusals.inc()

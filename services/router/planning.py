@@ -1,0 +1,177 @@
+"""Before a turn is answered: may its words go in, who answers, with which model, over which spaces. Nothing is spent here but a classification.
+
+Owns: the order screen → route → agent → model; the question that is searched for. Does not own: policies (the guard), classes (intents), the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from appliance.contracts.guard.v1.api import Finding, GuardScope
+from appliance.contracts.llm.v1.api import Message
+from appliance.contracts.router.v1.agents import Agent
+from appliance.contracts.router.v1.api import ChatTurn, StepEvent
+from appliance.contracts.router.v1.routing import Decision
+from appliance.identity.principal import Principal
+from appliance.kit.errors import ApplianceError, not_found
+from appliance.kit.telemetry import span
+from appliance.language.query import analyse_query, detect_language
+from services.router.parts import DOCUMENTS, Parts
+from services.router.served_model import ServedModel
+
+_ENOUGH_TERMS: Final = 3
+_ROLES: Final = frozenset({"user", "tool"})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a turn will be answered.
+
+    Attributes:
+        turn: as it goes on: screened, in the agent's spaces.
+        agent: who answers.
+        served: with which model.
+        scope: whose policies hold.
+        steps: what to tell people about it.
+        unclear: set when the user must be asked which way; nothing else is done then.
+    """
+
+    turn: ChatTurn
+    agent: Agent
+    served: ServedModel
+    scope: GuardScope
+    steps: tuple[StepEvent, ...] = ()
+    unclear: Decision | None = None
+
+
+class Planning:
+    """Plans turns. ``models`` may change between turns: a turn looks its model up once."""
+
+    def __init__(self, models: Mapping[str, ServedModel], parts: Parts) -> None:
+        self._models = models
+        self._parts = parts
+
+    async def plan(self, turn: ChatTurn, principal: Principal) -> Plan:
+        """The plan.
+
+        Raises:
+            ApplianceError: ``invalid_request``, ``model_not_found``, ``not_found`` (a space, an agent), ``content_blocked``.
+        """
+        if not turn.messages or turn.messages[-1].role not in _ROLES:
+            raise ApplianceError("invalid_request", "the last message must be the user's", hint="send messages oldest first")
+        readable = principal.readable(turn.spaces)
+        if turn.spaces and set(turn.spaces) - readable:
+            raise not_found("space")
+        steps: list[StepEvent] = []
+        scope = GuardScope(tuple(sorted(readable)), turn.agent or DOCUMENTS.name)
+        if self._parts.guard is not None:
+            turn = await self._screened(turn, principal, scope, steps)
+        agent, unclear = await self._agent(turn, steps)
+        if agent is not DOCUMENTS:
+            turn, scope = _as_agent(turn, agent, principal), replace(scope, agent=agent.name)
+        return Plan(turn, agent, self._served(turn.model), scope, tuple(steps), unclear)
+
+    def _served(self, alias: str) -> ServedModel:
+        served = self._models.get(alias)
+        if served is None:
+            raise ApplianceError("model_not_found", f"model {alias!r} not found", hint="GET /v1/models lists the models of this box")
+        return served
+
+    async def _screened(self, turn: ChatTurn, principal: Principal, scope: GuardScope, steps: list[StepEvent]) -> ChatTurn:
+        """The turn with every message of the caller screened: a client sends the history again each time, and could send anything as such."""
+        guard = self._parts.guard
+        assert guard is not None
+        messages = list(turn.messages)
+        findings: list[Finding] = []
+        for index, message in enumerate(messages):
+            if message.role in _ROLES and message.content:
+                screen = guard.screen_input if message.role == "user" else guard.screen_tool
+                screened = screen(message.content, scope)
+                if screened.findings:
+                    findings += screened.findings
+                    messages[index] = replace(message, content=screened.text)
+        if not findings:
+            return turn
+        await record_findings(self._parts, findings, principal, scope, turn.trace_id)
+        steps.append(guard_step(findings))
+        if any(finding.action == "block" for finding in findings):
+            kinds = ", ".join(sorted({finding.kind for finding in findings if finding.action == "block"}))
+            raise ApplianceError("content_blocked", f"a policy of this box does not let this text in: {kinds}", hint="leave that out", param="messages")
+        return replace(turn, messages=messages)
+
+    async def _agent(self, turn: ChatTurn, steps: list[StepEvent]) -> tuple[Agent, Decision | None]:
+        agents, intents = self._parts.agents, self._parts.intents
+        if turn.agent:
+            found = agents.get(turn.agent) if agents is not None else None
+            if found is None and turn.agent != DOCUMENTS.name:
+                raise not_found("agent")
+            return found or DOCUMENTS, None
+        if intents is None or not intents.active or turn.tools or turn.messages[-1].role == "tool":
+            return (agents.get(DOCUMENTS.name) or DOCUMENTS) if agents is not None else DOCUMENTS, None
+        with span("router.classify") as current:
+            decision = await intents.decide(turn.messages, detect_language(turn.messages[-1].content))
+            current.set_attribute("source", decision.source)
+            current.set_attribute("level", decision.level)
+        name = decision.route.agent if decision.route is not None else DOCUMENTS.name
+        steps.append(route_step(decision, name))
+        agent = (agents.get(name) if agents is not None else None) or DOCUMENTS
+        if decision.route is not None and decision.route.model:
+            agent = replace(agent, model=decision.route.model)
+        return agent, decision if decision.route is None and decision.options and not decision.out_of_scope else None
+
+
+def _as_agent(turn: ChatTurn, agent: Agent, principal: Principal) -> ChatTurn:
+    """The turn with the agent's prompt, in its spaces, with its model when the caller named none."""
+    if agent.system_prompt:
+        turn = replace(turn, messages=[Message("system", agent.system_prompt), *turn.messages])
+    if agent.spaces is not None:
+        asked = principal.readable(turn.spaces)
+        turn = replace(turn, spaces=tuple(space for space in agent.spaces if space in asked))
+    if not agent.retrieval:
+        turn = replace(turn, spaces=())
+    return replace(turn, model=agent.model) if agent.model and turn.model == "default" else turn
+
+
+def question_of(messages: Sequence[Message]) -> str:
+    """What to search for: the last question; with the one before when it says too little alone ("and in May?")."""
+    asked = [message.content for message in messages if message.role == "user"]
+    last = asked[-1] if asked else messages[-1].content
+    if len(asked) > 1 and len(analyse_query(last).terms) < _ENOUGH_TERMS:
+        return f"{asked[-2]} {last}"
+    return last
+
+
+def route_step(decision: Decision, agent: str) -> StepEvent:
+    """Where a turn goes, for people."""
+    route = decision.route.name if decision.route is not None else ""
+    return StepEvent(
+        "route",
+        {
+            "route": route, "agent": agent, "confidence": round(decision.confidence, 3), "level": decision.level, "source": decision.source,
+            "out_of_scope": decision.out_of_scope,
+        },
+    )  # fmt: skip
+
+
+def guard_step(findings: Sequence[Finding]) -> StepEvent:
+    """What the guard found, for people; never the text."""
+    return StepEvent("guard", {"findings": [{"policy": f.policy, "kind": f.kind, "action": f.action, "where": f.where, "count": f.count} for f in findings]})
+
+
+async def record_findings(parts: Parts, findings: Sequence[Finding], principal: Principal, scope: GuardScope, trace_id: str) -> None:
+    """Put decisions of the guard on record; returns once that is durable."""
+    if parts.record is None:
+        return
+    blocked = any(finding.action == "block" for finding in findings)
+    detail: dict[str, str | int] = {"agent": scope.agent, "spaces": " ".join(scope.spaces)[:500]}
+    for finding in findings:
+        key = f"{finding.where}.{finding.policy}.{finding.kind}.{finding.action}"
+        detail[key] = int(detail.get(key, 0)) + finding.count
+    waiting: asyncio.Future[int] = parts.record(
+        actor=principal.subject, action="guard.screen", resource=f"agent:{scope.agent}", outcome="deny" if blocked else "ok", detail=detail,
+        trace_id=trace_id,
+    )  # fmt: skip
+    await waiting
