@@ -1,0 +1,1 @@
+"""Corporate templates: what they may hold, their language, how they are kept."""
