@@ -141,10 +141,12 @@ class IndexKeeper:
         """
         async with self._lock:
             before = await self._leg.take_out()
+            self._presence.touch()
             index = await asyncio.to_thread(renew, before.index if before else None)
             if before is None or index is not before.index:
                 await self._chunks.forget_vectors()
             self._leg.put(DensePair(encoder, index))
+            self._presence.touch()
         self.wake_embedder()
 
     async def _embed(self, batch: Sequence[Unembedded], pair: DensePair[QdrantVectorIndex]) -> None:
@@ -158,7 +160,10 @@ class IndexKeeper:
             entries = [batch[position].entry for position in kept]
             if entries:
                 self._free_space.check()
-                await asyncio.to_thread(pair.index.add, entries, vectors[np.array(kept)])
+                try:
+                    await asyncio.to_thread(pair.index.add, entries, vectors[np.array(kept)])
+                finally:
+                    self._presence.touch()
                 await self._chunks.mark_embedded([entry.chunk_id for entry in entries])
         for document_id in {item.entry.document_id for item in batch}:
             self._board.touch(document_id)
@@ -167,4 +172,5 @@ class IndexKeeper:
         if pair is self._leg.pair and await asyncio.to_thread(pair.index.needs_graph):
             log.info("vector_graph_build_started")
             await asyncio.to_thread(pair.index.build_graph)
+            self._presence.touch()  # an approximate search finds other neighbours than an exact one
             log.info("vector_graph_build_done")
