@@ -23,6 +23,22 @@ class LlmSettings(ServiceSettings):
     max_line_bytes: int = Field(default=1024 * 1024, gt=0)
     max_answer_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     max_connections: int = Field(default=2048, gt=0)
+    # a model's replicas: services/llm/pool
+    max_parallel: int = Field(default=2048, gt=0)  # requests of one model at once, unless models.toml says otherwise
+    max_waiting: int = Field(default=256, ge=0)
+    max_wait_seconds: float = Field(default=2.0, gt=0)
+    attempts: int = Field(default=3, ge=1, le=10)
+    backoff_seconds: float = Field(default=0.1, gt=0)
+    longest_backoff_seconds: float = Field(default=5.0, gt=0)
+    retry_share: float = Field(default=0.1, ge=0, le=1)
+    retry_reserve: int = Field(default=10, ge=0)
+    breaker_failures: int = Field(default=5, ge=1)
+    breaker_error_share: float = Field(default=0.5, gt=0, le=1)
+    breaker_least_results: int = Field(default=20, ge=1)
+    breaker_window_seconds: float = Field(default=30.0, gt=0)
+    breaker_open_seconds: float = Field(default=5.0, gt=0)
+    breaker_longest_open_seconds: float = Field(default=60.0, gt=0)
+    health_interval_seconds: float = Field(default=10.0, gt=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Several replicas of one chat model behind the chat model port."""
