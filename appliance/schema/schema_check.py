@@ -8,6 +8,7 @@ reference outside the schema is refused before the schema is used, and nothing h
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from appliance.kit.errors import ApplianceError
+from appliance.schema.places import escaped
 
 DIALECTS: Final = {
     "https://json-schema.org/draft/2020-12/schema": "Draft202012Validator",
@@ -85,7 +87,7 @@ class SchemaChecker:
         validator = self._validator(schema)
         if len(instance) > self._limits.instance_bytes:
             raise ApplianceError("too_large", f"{what} has {len(instance):,} bytes", hint=f"at most {self._limits.instance_bytes:,}")
-        error = _first_error(validator, _decoded(instance, code, what, self._limits.depth), self._limits, code)
+        error = _first_error(validator, decoded(instance, code, what, self._limits.depth), self._limits, code)
         if error is not None:
             path, reason = error
             raise ApplianceError(code, f"{what} does not fit its schema at {path}: {reason}", hint="see the schema of the task type", path=path)
@@ -109,7 +111,29 @@ def encoded(schema: dict[str, Any]) -> bytes:
 def _prepared(schema: bytes, limits: SchemaLimits) -> Any:
     if len(schema) > limits.schema_bytes:
         raise ApplianceError("too_large", f"the schema has {len(schema):,} bytes", hint=f"at most {limits.schema_bytes:,}")
-    content = _decoded(schema, "task_invalid", "the schema", limits.depth)
+    return _validator_of(decoded(schema, "task_invalid", "the schema", limits.depth), limits, formats=False)
+
+
+def prepared(content: Any, limits: SchemaLimits, *, formats: bool) -> Any:
+    """What checks values against a decoded schema; ``formats``: hold values to them.
+
+    Raises:
+        ApplianceError: ``schema_invalid``, ``schema_unsupported``.
+    """
+    try:
+        return _validator_of(content, limits, formats=formats)
+    except ApplianceError as exc:
+        code = "schema_invalid" if exc.context.get("path") or exc.context.get("cause") else "schema_unsupported"
+        raise ApplianceError(code, exc.message, hint=exc.hint, **exc.context) from exc
+
+
+def errors_of(validator: Any, instance: Any, limits: SchemaLimits, code: str, most: int) -> list[tuple[str, str, str]]:
+    """The first ``most`` errors: JSON pointer into the instance, keyword, reason. Raises ``code`` when steps or time run out."""
+    return [("".join(f"/{escaped(str(step))}" for step in error.absolute_path), str(error.validator), _reason(error))
+            for error in _errors(validator, instance, limits, code, most)]  # fmt: skip
+
+
+def _validator_of(content: Any, limits: SchemaLimits, *, formats: bool) -> Any:
     if not isinstance(content, dict | bool):
         raise ApplianceError("task_invalid", "the schema is neither an object nor true or false", hint="see json-schema.org, draft 2020-12")
     import jsonschema  # 0.3 s: only when the first schema comes
@@ -128,7 +152,7 @@ def _prepared(schema: bytes, limits: SchemaLimits) -> Any:
     wrong = _first_error(schema_keywords.bounded(getattr(jsonschema, name))(validator.META_SCHEMA), content, limits, "task_invalid")
     if wrong is not None:
         raise ApplianceError("task_invalid", f"the schema is not valid at {wrong[0]}: {wrong[1]}", hint="see json-schema.org", path=wrong[0])
-    return validator(content, registry=referencing.Registry())
+    return validator(content, registry=referencing.Registry(), format_checker=schema_keywords.Formats() if formats else None)
 
 
 def _dialect(schema: dict[str, Any] | bool) -> str:
@@ -153,13 +177,23 @@ def _refuse_unbounded(place: dict[str, Any], compiled: Any) -> None:
 
 
 def _first_error(validator: Any, instance: Any, limits: SchemaLimits, code: str) -> tuple[str, str] | None:
+    found = _errors(validator, instance, limits, code, 1)
+    return (found[0].json_path, _reason(found[0])) if found else None
+
+
+def _reason(error: Any) -> str:
+    message = str(error.message)
+    return message if len(message) <= MOST_CHARACTERS_OF_REASON else message[:MOST_CHARACTERS_OF_REASON] + "…"
+
+
+def _errors(validator: Any, instance: Any, limits: SchemaLimits, code: str, most: int) -> list[Any]:
     from referencing.exceptions import Unresolvable
 
     from appliance.schema.schema_keywords import Budget, BudgetSpentError, current_budget
 
     mark = current_budget.set(Budget(limits.steps, limits.seconds))
     try:
-        error = next(validator.iter_errors(instance), None)
+        return list(itertools.islice(validator.iter_errors(instance), most))
     except (BudgetSpentError, RecursionError) as exc:
         raise ApplianceError(code, "the check against the schema takes too long", hint="simplify the schema, or send less") from exc
     except Unresolvable as exc:
@@ -168,13 +202,10 @@ def _first_error(validator: Any, instance: Any, limits: SchemaLimits, code: str)
         raise ApplianceError("task_invalid", "the schema cannot be used", hint="see json-schema.org, draft 2020-12", cause=repr(exc)[:500]) from exc
     finally:
         current_budget.reset(mark)
-    if error is None:
-        return None
-    reason = error.message if len(error.message) <= MOST_CHARACTERS_OF_REASON else error.message[:MOST_CHARACTERS_OF_REASON] + "…"
-    return error.json_path, reason
 
 
-def _decoded(data: bytes, code: str, what: str, depth: int) -> Any:
+def decoded(data: bytes, code: str, what: str, depth: int) -> Any:
+    """JSON that is not nested deeper than ``depth``; raises ``code``."""
     try:
         content = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:

@@ -11,16 +11,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 from jsonschema import validators
-from jsonschema.exceptions import ValidationError
+from jsonschema.exceptions import FormatError, ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 from pydantic_core import ValidationError as NoMatch
 
 from appliance.kit.errors import ApplianceError
+from appliance.schema.formats import PATTERNS
 
 LONGEST_PATTERN: Final = 1000
 KEPT_PATTERNS: Final = 512
@@ -90,6 +92,7 @@ def bounded(dialect: Any) -> Any:
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
         "uniqueItems": _unique_items,
+        "multipleOf": _multiple_of,
     }
     keywords = {name: own.get(name, function) for name, function in dialect.VALIDATORS.items()}
     validator = validators.extend(dialect, {name: _counted(function) for name, function in keywords.items()})
@@ -146,6 +149,25 @@ def _unique_items(validator: Any, is_unique: bool, instance: Any, _schema: Any) 
     seen = {msgspec.json.encode(_canonical(item), order="sorted") for item in instance}
     if len(seen) < len(instance):
         yield ValidationError("the items are not unique")
+
+
+def _multiple_of(validator: Any, step: Any, instance: Any, _schema: Any) -> Iterator[Any]:
+    """By the decimals that are written: 19.99 is a multiple of 0.01, whatever binary fractions say."""
+    if validator.is_type(instance, "number") and (_exact(instance) / _exact(step)).denominator != 1:
+        yield ValidationError(f"{instance!r} is not a multiple of {step!r}")
+
+
+def _exact(number: Any) -> Fraction:
+    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
+
+
+class Formats:
+    """Holds strings to the formats of ``appliance.schema.formats``; what is not there is the gate's to refuse."""
+
+    def check(self, instance: object, name: str) -> None:
+        """Raise ``FormatError`` when the text does not have the format."""
+        if isinstance(instance, str) and (pattern := PATTERNS.get(name)) is not None and not matches(pattern, instance):
+            raise FormatError(f"the text is not a {name}")
 
 
 def _canonical(value: Any) -> Any:

@@ -1,0 +1,258 @@
+"""A schema that a grammar engine can enforce token by token, made from one that it cannot: self-contained, and every value of it is bounded.
+
+Narrower is right (an answer need not use every freedom), wider is named: references are written out (recursion to a depth), strings, arrays, maps and
+numbers get an upper bound, objects that list their properties are closed, formats become patterns. What cannot be expressed is listed in ``unenforced``
+and must be validated afterwards. So generation ends whatever the model likes, even a model with random weights.
+
+Does not own: the engine's text form (``grammar``), what happens when an answer is cut (``closing``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from appliance.schema.flattening import MOST_CHOICES, TYPES, Flat, Flattening, Scoped, TooManyChoicesError, both
+from appliance.schema.formats import PATTERNS
+from appliance.schema.gate import AdmittedSchema
+from appliance.schema.references import References
+
+_KEY: Final = r"^[\p{L}\p{N}_ .:/-]{1,64}$"
+_MOST_NODES: Final = 4_000
+_FREE_DEPTH: Final = 2
+_FREE_ORDER: Final = ("string", "number", "boolean", "null", "array", "object")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Upper bounds where the schema names none.
+
+    Attributes:
+        string_characters: of a string.
+        array_items: of an array.
+        map_entries: of properties that the schema does not name.
+        recursion: how often a reference may lead into itself.
+        number: largest magnitude of a number; it has at most six decimals (binary fractions of more do not survive a turn through JSON everywhere).
+    """
+
+    string_characters: int = 4_096
+    array_items: int = 64
+    map_entries: int = 32
+    recursion: int = 4
+    number: int = 10**15
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """What the engine is given, and which keywords it does not enforce (sorted)."""
+
+    schema: dict[str, Any]
+    unenforced: tuple[str, ...]
+
+
+class _TooLargeError(Exception):
+    """More than ``_MOST_NODES`` when written out."""
+
+
+def narrowed(admitted: AdmittedSchema, bounds: Bounds | None = None) -> Narrowed:
+    """Write the schema out within ``bounds``. One that cannot be written out at all becomes any JSON, with all its keywords unenforced."""
+    bounds = bounds or Bounds()
+    references = References(admitted.schema)
+    for recursion in range(bounds.recursion, -1, -1):
+        work = _Narrowing(Flattening(references, recursion), bounds, admitted.part_accepts)
+        try:
+            schema = work.node([Scoped(admitted.schema)])
+        except (TooManyChoicesError, _TooLargeError, RecursionError):
+            continue
+        if isinstance(schema, dict):
+            return Narrowed(schema, tuple(sorted(work.unenforced)))
+    free = _Narrowing(Flattening(references, 0), bounds, admitted.part_accepts).node([])
+    return Narrowed(free if isinstance(free, dict) else {}, tuple(sorted(keywords_of(admitted.schema))))
+
+
+class _Narrowing:
+    def __init__(self, flattening: Flattening, bounds: Bounds, accepts: Callable[[object, object], bool]) -> None:
+        self._flattening = flattening
+        self._bounds = bounds
+        self._accepts = accepts
+        self._nodes = 0
+
+    @property
+    def unenforced(self) -> set[str]:
+        return self._flattening.unenforced
+
+    def node(self, parts: Sequence[Scoped], free: int = 0) -> dict[str, Any] | bool:
+        """One value that all ``parts`` describe; False = there is none."""
+        self._nodes += 1
+        if self._nodes > _MOST_NODES:
+            raise _TooLargeError
+        flats: list[Flat] = [{}]
+        for part in parts:
+            choices = self._flattening.choices(part)
+            if len(flats) * len(choices) > MOST_CHOICES:
+                raise TooManyChoicesError
+            flats = [flat for a in flats for b in choices if (flat := both(a, b)) is not None]
+        pieces: dict[str, dict[str, Any]] = {}
+        for flat in flats:
+            for piece in self._pieces(flat, parts, free):
+                pieces.setdefault(json.dumps(piece), piece)
+        found = list(pieces.values())
+        return False if not found else found[0] if len(found) == 1 else {"anyOf": found}
+
+    def _pieces(self, flat: Flat, parts: Sequence[Scoped], free: int) -> list[dict[str, Any]]:
+        if "enum" in flat:
+            values = [value for value in flat["enum"] if all(self._accepts(part.schema, value) for part in parts)]
+            return [{"enum": values}] if values else []
+        types = flat.get("types", frozenset(_FREE_ORDER))
+        order = [kind for kind in (TYPES if "types" in flat else _FREE_ORDER) if kind in types]
+        if "number" in types and "integer" in order:
+            order.remove("integer")
+        made = (self._typed(kind, flat, free) for kind in order if free < _FREE_DEPTH or kind not in {"array", "object"})
+        return [piece for piece in made if piece is not None]
+
+    def _typed(self, kind: str, flat: Flat, free: int) -> dict[str, Any] | None:
+        if kind == "object":
+            return self._object(flat, free)
+        if kind == "array":
+            return self._array(flat, free)
+        if kind == "string":
+            return self._string(flat)
+        if kind in {"number", "integer"}:
+            return self._number(kind, flat)
+        return {"type": kind}
+
+    def _string(self, flat: Flat) -> dict[str, Any] | None:
+        least = int(flat.get("minLength", 0))
+        most = min(int(flat.get("maxLength", self._bounds.string_characters)), max(least, self._bounds.string_characters))
+        if least > most:
+            return None
+        patterns = [*flat.get("pattern", ()), *(PATTERNS[name] for name in flat.get("format", ()) if name in PATTERNS)]
+        made: dict[str, Any] = {"type": "string", "maxLength": most}
+        if least:
+            made["minLength"] = least
+        if patterns:
+            made["pattern"] = patterns[0]
+        if len(patterns) > 1:
+            made["allOf"] = [{"type": "string", "pattern": pattern} for pattern in patterns[1:]]
+        return made
+
+    def _number(self, kind: str, flat: Flat) -> dict[str, Any] | None:
+        wide = self._bounds.number
+        made: dict[str, Any] = {"type": kind}
+        for keyword in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"):
+            if keyword in flat:
+                made[keyword] = flat[keyword]
+        low = max((made[keyword] for keyword in ("minimum", "exclusiveMinimum") if keyword in made), default=None)
+        high = min((made[keyword] for keyword in ("maximum", "exclusiveMaximum") if keyword in made), default=None)
+        if low is None:
+            made["minimum"] = low = -wide if high is None or high > -wide else high * 10
+        if high is None:
+            made["maximum"] = high = wide if low < wide else low * 10
+        if low > high:
+            return None
+        steps = flat.get("multipleOf", [])
+        if len(steps) == 1:
+            made["multipleOf"] = steps[0]
+        elif steps:
+            made["allOf"] = [{"type": kind, "multipleOf": step} for step in steps]
+        elif kind == "number" and high - low >= 1e-3:
+            made["multipleOf"] = 0.000001
+        return made
+
+    def _array(self, flat: Flat, free: int) -> dict[str, Any] | None:
+        least = int(flat.get("minItems", 0))
+        most = min(int(flat.get("maxItems", self._bounds.array_items)), max(least, self._bounds.array_items))
+        first: list[Any] = []
+        for parts in flat.get("prefixItems", [])[:most]:
+            made = self.node(parts, free)
+            if made is False:
+                most = min(most, len(first))
+                break
+            first.append(made)
+        rest: Any = False
+        if most > len(first):
+            rest = self.node(flat["items"], free) if "items" in flat else self.node([], free + 1)
+            most = most if rest is not False else len(first)
+        if least > most:
+            return None
+        if flat.get("uniqueItems") and most > 1:
+            self.unenforced.add("uniqueItems")
+        array: dict[str, Any] = {"type": "array", "minItems": least, "maxItems": most, "items": rest}
+        if first:
+            array["prefixItems"] = first
+        return array
+
+    def _object(self, flat: Flat, free: int) -> dict[str, Any] | None:
+        others = flat.get("additionalProperties", flat.get("unevaluatedProperties"))
+        patterns = flat.get("patternProperties", {})
+        required = flat.get("required", [])
+        listed = dict(flat.get("properties", {}))
+        for name in required:
+            listed.setdefault(name, others or [])
+        properties: dict[str, Any] = {}
+        for name, parts in listed.items():
+            made = self.node([*parts, *_matched(patterns, name)], free)
+            if made is not False:
+                properties[name] = made
+            elif name in required:
+                return None
+        return self._counted(flat, properties, others, free)
+
+    def _counted(self, flat: Flat, properties: dict[str, Any], others: list[Scoped] | None, free: int) -> dict[str, Any] | None:
+        """Bring the number of properties into the schema's bounds. The engine counts only where every listed property is required."""
+        required = list(flat.get("required", []))
+        least, most = int(flat.get("minProperties", 0)), flat.get("maxProperties")
+        if most is not None and most < len(required):
+            return None
+        patterns = flat.get("patternProperties", {})
+        made: dict[str, Any] = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+        if not patterns and (not properties or least > len(properties) or _says_something(others)):
+            self._open(made, others, free)
+        elif patterns:
+            made["patternProperties"] = {pattern: value for pattern, parts in patterns.items() if (value := self.node(parts, free)) is not False}
+        optional = [name for name in properties if name not in required]
+        is_open = bool(made.get("patternProperties")) or made["additionalProperties"] is not False
+        if optional and (least > len(required) or most is not None):
+            optional = optional if most is None else optional[: int(most) - len(required)]
+            promoted = optional[: max(0, least - len(required))]
+            required = [*required, *promoted]
+            kept = {name: value for name, value in properties.items() if name in required or (name in optional and (most is None or not is_open))}
+            made |= {"properties": kept, "required": required}
+            optional = [name for name in kept if name not in required]
+        if least > len(required):
+            if not is_open or optional:
+                return None
+            made["minProperties"] = least
+            if least > 1:
+                self.unenforced.add("minProperties")  # a name that comes twice counts once
+        if is_open and not optional:
+            made["maxProperties"] = int(most) if most is not None else len(properties) + self._bounds.map_entries
+        return made
+
+    def _open(self, made: dict[str, Any], others: list[Scoped] | None, free: int) -> None:
+        value = self.node(others, free) if others is not None and _says_something(others) else self.node([], free + 1)
+        if value is False:
+            return
+        if made["properties"]:
+            made["additionalProperties"] = value
+        else:
+            made["patternProperties"] = {_KEY: value}
+
+
+def _matched(patterns: dict[str, list[Scoped]], name: str) -> list[Scoped]:
+    from appliance.schema.schema_keywords import matches
+
+    return [part for pattern, parts in patterns.items() if matches(pattern, name) for part in parts]
+
+
+def _says_something(parts: list[Scoped] | None) -> bool:
+    return parts is not None and any(part.schema not in (True, {}) for part in parts)
+
+
+def keywords_of(schema: object) -> set[str]:
+    """Every keyword that decides something, anywhere in the schema."""
+    from appliance.schema.places import ANNOTATIONS, CORE, places
+
+    return {keyword for place in places(schema) for keyword in place.schema} - ANNOTATIONS - (CORE - {"$ref"}) - {"$defs", "definitions"}
