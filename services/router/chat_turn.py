@@ -12,15 +12,17 @@ from functools import partial
 from typing import Final
 
 from appliance.contracts.guard.v1.api import Screened
-from appliance.contracts.llm.v1.api import ChatRequest, ModelEvent, Usage
+from appliance.contracts.llm.v1.api import ChatRequest, Message, ModelEvent, Usage
 from appliance.contracts.retrieval.v1.api import Retrieval, SearchQuery, SearchResult
 from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, DoneEvent, StepEvent, TokenEvent
 from appliance.contracts.sgr.v1.api import FormatRequest, FormatResult
-from appliance.contracts.tools.v1.api import ToolContext
+from appliance.contracts.tools.v1.api import Toolbox, ToolContext
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
 from appliance.kit.telemetry import span
 from appliance.language.query import detect_language
+from services.router.answer_cache import Lookup
+from services.router.answer_key import Asked
 from services.router.answering import Answering
 from services.router.clarifying import clarifying_question
 from services.router.parts import Parts
@@ -63,21 +65,55 @@ class ChatRouter:
         return plan.turn.answer_schema is not None and not plan.served.capabilities.generates and self._parts.schema_guided is not None
 
     async def _answered(self, plan: Plan, principal: Principal, started: float) -> AsyncGenerator[ChatEvent, None]:
-        turn, found, grounded = plan.turn, _NOTHING_FOUND, self._wants_sources(plan, principal)
+        cache, tools = self._parts.cache, self._box_tools(plan)
+        if cache is None or tools is not None or not plan.served.version:
+            async with aclosing(self._worked_out(plan, principal, started, None)) as events:
+                async for event in events:
+                    yield event
+            return
+        asked = Asked(
+            plan.turn, principal, plan.served.alias, plan.served.version, plan.agent.name, plan.agent.system_prompt,
+            policy=self._parts.policy(), deterministic=not plan.served.capabilities.generates,
+        )  # fmt: skip
+        async with cache.turn(asked) as lookup, aclosing(self._worked_out(plan, principal, started, lookup)) as events:
+            if (replay := await lookup.by_library()) is not None:
+                plan.served.meters.first_token.observe(time.perf_counter() - started)
+                for event in replay:
+                    yield event
+                return
+            async for event in events:
+                yield event
+
+    async def _worked_out(self, plan: Plan, principal: Principal, started: float, lookup: Lookup | None) -> AsyncGenerator[ChatEvent, None]:
+        """Search, then the same answer as before to the same passages, or a new one."""
+        found, grounded = _NOTHING_FOUND, self._wants_sources(plan, principal)
         if grounded:
             found, steps = await self._search(plan, principal)
             for step in steps:
                 yield step
-        request = _request(turn, found, principal, grounded=grounded)
+        if lookup is not None and (replay := await lookup.by_passages(found, grounded=grounded)) is not None:
+            for event in replay:
+                yield event
+            return
+        request = _request(plan, found, principal, grounded=grounded)
         _check_able(request, plan.served)
         screen = self._parts.guard.output(plan.scope, plan.agent.system_prompt) if self._parts.guard is not None else None
         answering = Answering(plan.served, request, screen, plan.agent.name, started)
         async with aclosing(answering.run(self._generated(plan, request, principal))) as events:
             async for event in events:
-                if screen is not None and type(event) is DoneEvent and screen.findings:
-                    await record_findings(self._parts, screen.findings, principal, plan.scope, turn.trace_id)
-                    yield guard_step(screen.findings)
+                if type(event) is DoneEvent:
+                    if screen is not None and screen.findings:
+                        await record_findings(self._parts, screen.findings, principal, plan.scope, plan.turn.trace_id)
+                        yield guard_step(screen.findings)
+                    if lookup is not None and event.model != plan.served.alias:
+                        lookup = None  # another model stood in: not what this one would say
+                if lookup is not None:
+                    await lookup.saw(event)
                 yield event
+
+    def _box_tools(self, plan: Plan) -> Toolbox | None:
+        """The toolbox, when this agent may use some of it with this model."""
+        return self._parts.toolbox if plan.agent.tools and plan.served.capabilities.tools else None
 
     def _generated(self, plan: Plan, request: ChatRequest, principal: Principal) -> AsyncGenerator[ModelEvent | ToolStep, None]:
         stream = plan.served.model.stream
@@ -85,8 +121,8 @@ class ChatRouter:
             from appliance.schema.answers import schema_answer  # with it comes a schema library, which a start need not wait for
 
             stream = partial(schema_answer, stream, capabilities=plan.served.capabilities, rounds=self._parts.schema_rounds)
-        toolbox = self._parts.toolbox
-        if toolbox is None or not plan.agent.tools or not plan.served.capabilities.tools:
+        toolbox = self._box_tools(plan)
+        if toolbox is None:
             return stream(request)
         turn = plan.turn
         context = ToolContext(principal, plan.agent.name, turn.spaces, turn.thread_id, turn.trace_id, request.deadline)
@@ -137,9 +173,10 @@ class ChatRouter:
                     yield StepEvent(step.name, step.detail)
 
 
-def _request(turn: ChatTurn, found: SearchResult, principal: Principal, *, grounded: bool) -> ChatRequest:
+def _request(plan: Plan, found: SearchResult, principal: Principal, *, grounded: bool) -> ChatRequest:
+    turn, prompt = plan.turn, plan.agent.system_prompt
     return ChatRequest(
-        turn.messages, found.passages, grounded, found.language, turn.options, turn.tools, turn.tool_choice, turn.answer_schema,
+        [Message("system", prompt), *turn.messages] if prompt else turn.messages, found.passages, grounded, found.language, turn.options, turn.tools, turn.tool_choice, turn.answer_schema,
         affinity=turn.thread_id or f"{principal.subject} {turn.messages[0].content[:_PREFIX_CHARACTERS]}", deadline=turn.deadline,
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -12,6 +13,7 @@ from appliance.contracts.router.v1.agents import Agent, Agents
 from appliance.contracts.router.v1.routing import IntentRouter
 from appliance.contracts.sgr.v1.api import SchemaGuided
 from appliance.contracts.tools.v1.api import Toolbox
+from services.router.answer_cache import AnswerCache
 from services.router.tool_loop import LoopLimits
 
 DOCUMENTS: Final = Agent("documents")
@@ -41,6 +43,8 @@ class Parts:
         schema_guided: answers by schema for models that only quote.
         schema_rounds: generations that an answer by schema may take.
         loop: limits of the rounds of tools.
+        cache: answers that were given before.
+        policy: version of the guard's policies in force; answers are kept under it.
     """
 
     intents: IntentRouter | None = None
@@ -51,3 +55,5 @@ class Parts:
     schema_guided: SchemaGuided | None = None
     schema_rounds: int = 3
     loop: LoopLimits = LoopLimits()  # noqa: RUF009 - frozen
+    cache: AnswerCache | None = None
+    policy: Callable[[], str] = str

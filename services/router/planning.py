@@ -124,9 +124,7 @@ class Planning:
 
 
 def _as_agent(turn: ChatTurn, agent: Agent, principal: Principal) -> ChatTurn:
-    """The turn with the agent's prompt, in its spaces, with its model when the caller named none."""
-    if agent.system_prompt:
-        turn = replace(turn, messages=[Message("system", agent.system_prompt), *turn.messages])
+    """The turn in the agent's spaces, with its model when the caller named none."""
     if agent.spaces is not None:
         asked = principal.readable(turn.spaces)
         turn = replace(turn, spaces=tuple(space for space in agent.spaces if space in asked))
