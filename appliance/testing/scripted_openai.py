@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -31,12 +31,17 @@ Mode = Literal[
     "slow",  # a piece every ``delay_seconds``
     "byte_by_byte",  # every byte in a packet of its own
     "crlf",  # events separated as some proxies do
+    "refuse",  # takes the request and closes without a byte
+    "short_length",  # content-length smaller than the body
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What to answer; ``usage`` is (prompt, completion) or None to leave it out; ``endless`` never stops repeating a piece."""
+    """What to answer; ``usage`` is (prompt, completion) or None to leave it out; ``endless`` never stops repeating a piece.
+
+    ``calls``: entries of ``delta.tool_calls``, an event each, or of ``message.tool_calls``; ``retry_after``: header of an error; ``cached``: tokens in usage.
+    """
 
     pieces: tuple[str, ...] = ("Hello", " world")
     mode: Mode = "honest"
@@ -46,6 +51,9 @@ class Script:
     error: dict[str, object] | None = None
     delay_seconds: float = 0.0
     endless: bool = False
+    calls: tuple[Mapping[str, object], ...] = ()
+    retry_after: str | None = None
+    cached: int = 0
 
 
 class ScriptedOpenAi:
@@ -58,6 +66,8 @@ class ScriptedOpenAi:
         self.connections = 0
         self.departures = 0
         self.departed = asyncio.Event()
+        self.active = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -72,6 +82,13 @@ class ScriptedOpenAi:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         return self
 
+    def die(self) -> None:
+        """As a process that is killed: nobody listens, every connection breaks."""
+        if self._server is not None:
+            self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
     async def __aexit__(self, *_: object) -> None:
         if self._server is not None:
             self._server.close()
@@ -85,12 +102,14 @@ class ScriptedOpenAi:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         self.connections += 1
+        self._writers.add(writer)
         try:
             while await self._serve(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            self._writers.discard(writer)
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
@@ -108,6 +127,14 @@ class ScriptedOpenAi:
             return True
         request = json.loads(body)
         self.requests.append(request)
+        self.active += 1
+        try:
+            return await self._attended(request, reader, writer)
+        finally:
+            self.active -= 1
+
+    async def _attended(self, request: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer, and notice a client that leaves."""
         watch = asyncio.create_task(reader.read(1))
         answer = asyncio.create_task(self._answer(request, writer))
         done, _ = await asyncio.wait({watch, answer}, return_when=asyncio.FIRST_COMPLETED)
@@ -127,8 +154,11 @@ class ScriptedOpenAi:
         script = self.script
         if script.mode == "hang":
             await asyncio.Event().wait()
+        if script.mode == "refuse":
+            return False
         if script.mode == "error_status":
-            writer.write(_whole(script.status, json.dumps({"error": script.error or {"message": "scripted", "code": None}}).encode()))
+            body = json.dumps({"error": script.error or {"message": "scripted", "code": None}}).encode()
+            writer.write(_whole(script.status, body, retry_after=script.retry_after))
             return True
         if script.mode == "wrong_type":
             writer.write(_whole(200, b"<html>welcome to the proxy</html>", "text/html"))
@@ -139,6 +169,10 @@ class ScriptedOpenAi:
 
     async def _stream(self, request: dict[str, object], writer: asyncio.StreamWriter) -> bool:
         script = self.script
+        if script.mode in {"wrong_length", "short_length"}:
+            data = b"".join(_events(script, include_usage=True))
+            writer.write(_whole(200, data, "text/event-stream", len(data) + 100 if script.mode == "wrong_length" else len(data) // 2))
+            return False
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n")
         options = request.get("stream_options")
         include_usage = isinstance(options, dict) and bool(options.get("include_usage"))
@@ -185,22 +219,28 @@ def _events(script: Script, *, include_usage: bool) -> Iterator[bytes]:
         if number == 0 and script.mode == "error_midway":
             yield event({"error": {"message": "out of memory", "code": 500}})
             return
+    for call in script.calls:
+        yield event(_chunk({"tool_calls": [call]}))
     while script.endless:
         yield event(_chunk({"content": "more "}))
     if script.mode == "no_finish":
         return
     yield event(_chunk({}, script.finish_reason))
     if include_usage and script.usage is not None:
-        yield event({**_chunk({}), "choices": [], "usage": _usage(script.usage)})
+        yield event({**_chunk({}), "choices": [], "usage": _usage(script)})
     yield b"data: [DONE]" + end
 
 
-def _usage(counts: tuple[int, int]) -> dict[str, int]:
-    return {"prompt_tokens": counts[0], "completion_tokens": counts[1], "total_tokens": sum(counts)}
+def _usage(script: Script) -> dict[str, object]:
+    prompt, completion = script.usage or (0, 0)
+    usage: dict[str, object] = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {**usage, "prompt_tokens_details": {"cached_tokens": script.cached}} if script.cached else usage
 
 
 def _unary(script: Script, writer: asyncio.StreamWriter) -> bool:
-    message = {"role": "assistant", "content": "".join(script.pieces)}
+    message: dict[str, object] = {"role": "assistant", "content": "".join(script.pieces)}
+    if script.calls:
+        message["tool_calls"] = list(script.calls)
     body: dict[str, object] = {
         "id": "c",
         "object": "chat.completion",
@@ -209,7 +249,7 @@ def _unary(script: Script, writer: asyncio.StreamWriter) -> bool:
         "choices": [{"index": 0, "message": message, "finish_reason": script.finish_reason}],
     }
     if script.usage is not None:
-        body["usage"] = _usage(script.usage)
+        body["usage"] = _usage(script)
     data = json.dumps(body).encode()
     if script.mode == "wrong_length":
         writer.write(_whole(200, data, length=len(data) + 100))
@@ -223,8 +263,9 @@ def _unary(script: Script, writer: asyncio.StreamWriter) -> bool:
     return True
 
 
-def _whole(status: int, body: bytes, media_type: str = "application/json", length: int | None = None) -> bytes:
-    head = f"HTTP/1.1 {status} Scripted\r\ncontent-type: {media_type}\r\ncontent-length: {len(body) if length is None else length}\r\n\r\n"
+def _whole(status: int, body: bytes, media_type: str = "application/json", length: int | None = None, *, retry_after: str | None = None) -> bytes:
+    wait = f"retry-after: {retry_after}\r\n" if retry_after is not None else ""
+    head = f"HTTP/1.1 {status} Scripted\r\ncontent-type: {media_type}\r\n{wait}content-length: {len(body) if length is None else length}\r\n\r\n"
     return head.encode("latin-1") + body
 
 

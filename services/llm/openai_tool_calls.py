@@ -68,14 +68,16 @@ class CallGatherer:
                 call.arguments.append(self._kept(_text(piece.function.arguments)))
 
     def finished(self, reason: str) -> ToolCalls | None:
-        """All calls, complete; None when there are none, or when they were cut off. Raises ``upstream_failed`` for a call without a name."""
+        """All calls, complete, each with an id of its own; None when they were cut off. Raises ``upstream_failed`` for a call without a name."""
         if not self._calls or reason not in {"tool_calls", "function_call", "stop"}:
             return None
         if any(not call.name or len(call.name) > _MAX_NAME for call in self._calls):
             raise _broken("a tool call without a name")
-        return ToolCalls(
-            tuple(ToolCall(call.id or f"call_{secrets.token_hex(8)}", call.name, "".join(call.arguments) or "{}") for call in self._calls)
-        )
+        calls: dict[str, ToolCall] = {}
+        for call in self._calls:
+            identifier = call.id if call.id and call.id not in calls else f"call_{secrets.token_hex(8)}"
+            calls[identifier] = ToolCall(identifier, call.name, "".join(call.arguments) or "{}")
+        return ToolCalls(tuple(calls.values()))
 
     def _call(self, piece: CallPiece) -> _Begun:
         """The call that ``piece`` belongs to. A second id at the same index is a new call: some servers number every call 0."""
