@@ -18,10 +18,11 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
+from appliance.contracts.tools.v1.approvals import Approver, Decision, ToolApproval
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError, not_found
 
@@ -31,33 +32,9 @@ EXPIRES_SECONDS: Final = 3600.0
 _FILE_BYTES: Final = 64 * 1024 * 1024
 _SHOWN_CHARACTERS: Final = 4000
 
-Approver = Literal["caller", "admin"]
-Decision = Literal["approve", "reject"]
-
-
-class ToolApproval(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One request. ``arguments`` is shown to whoever decides; the digest is what counts.
-
-    Attributes:
-        status: ``pending``, ``approved``, ``rejected``, ``used``.
-    """
-
-    id: str
-    account: str
-    subject: str
-    tool: str
-    digest: str
-    arguments: str
-    approver: Approver
-    requested_at: float
-    expires_at: float
-    thread_id: str = ""
-    status: Literal["pending", "approved", "rejected", "used"] = "pending"
-    decided_by: str = ""
-
 
 class Grants:
-    """The requests of this box. Use on one event loop.
+    """Implements ``ToolApprovals``. Use on one event loop.
 
     Args:
         file: where they stand.
@@ -104,11 +81,7 @@ class Grants:
             return asked
 
     async def decide(self, principal: Principal, approval_id: str, decision: Decision) -> ToolApproval:
-        """Approve or reject.
-
-        Raises:
-            ApplianceError: ``not_found``, ``forbidden``, ``conflict`` (decided otherwise, or expired).
-        """
+        """See the contract."""
         async with self._writing:
             one = self._kept.get(approval_id)
             if one is None or not self._may_see(principal, one):
@@ -125,7 +98,7 @@ class Grants:
             return decided
 
     def list(self, principal: Principal, *, pending_only: bool = True) -> Sequence[ToolApproval]:
-        """What the caller may see, oldest first."""
+        """See the contract."""
         return [
             one
             for one in self._kept.values()

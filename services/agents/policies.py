@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from services.agents.grants import Approver
+from appliance.contracts.tools.v1.approvals import Approver
 from services.agents.plugin import Tool
 
 Mode = Literal["ALWAYS", "ASK", "DENY"]

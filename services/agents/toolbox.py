@@ -51,7 +51,7 @@ class BoxToolbox:
     """Implements ``Toolbox``; ``async with`` ends what was foreseen.
 
     Args:
-        plugins: what gives tools; a name that two give belongs to the first.
+        plugins: what gives tools now; a name that two give belongs to the first.
         allows: whether an agent may use a tool (agent, tool).
         rules: the approval policy as of now.
         audit: where every call is recorded.
@@ -62,7 +62,7 @@ class BoxToolbox:
 
     def __init__(
         self,
-        plugins: Sequence[Plugin],
+        plugins: Callable[[], Sequence[Plugin]],
         allows: Callable[[str, str], bool],
         rules: Callable[[], Sequence[ToolRule]],
         audit: Auditor,
@@ -70,7 +70,7 @@ class BoxToolbox:
         grants: Grants | None = None,
         settings: AgentSettings | None = None,
     ) -> None:
-        self._plugins = tuple(plugins)
+        self._plugins = plugins
         self._allows = allows
         self._rules = rules
         self._audit = audit
@@ -136,11 +136,11 @@ class BoxToolbox:
 
     def health(self) -> Mapping[str, str]:
         """By plugin: ``ok`` or what is wrong."""
-        return {plugin.name: plugin.health() for plugin in self._plugins}
+        return {plugin.name: plugin.health() for plugin in self._plugins()}
 
     def _known(self) -> dict[str, tuple[Tool, str]]:
         known: dict[str, tuple[Tool, str]] = {}
-        for plugin in self._plugins:
+        for plugin in self._plugins():
             for tool in plugin.tools():
                 known.setdefault(tool.name, (tool, plugin.name))
         return known
