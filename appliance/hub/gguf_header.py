@@ -6,6 +6,7 @@ Format: ggml ``docs/gguf.md``, versions 2 and 3, little-endian: magic, version, 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
@@ -24,17 +25,27 @@ _FLOATS: Final = (6, 12)
 _STRING: Final = 8
 _ARRAY: Final = 9
 _SMALL_TEXT: Final = 512  # longer values are skipped, not kept
+_TEMPLATE_KEY: Final = "tokenizer.chat_template"
+_MAX_TEMPLATE_BYTES: Final = 256 * 1024
+_MAX_SIZE: Final = 1_000_000  # layers, channels, heads
+_CACHE_BYTES_PER_VALUE: Final = 2  # float16
 
 
 @dataclass(frozen=True, slots=True)
 class GgufFacts:
-    """What the header says; empty or 0 where it says nothing."""
+    """What the header says; empty or 0 where it says nothing.
+
+    ``cache_bytes_per_token`` is what a float16 key-value cache keeps for one token: layers x heads x (key + value) x 2, an upper bound for models that keep
+    less in some layers.
+    """
 
     architecture: str
     name: str
     license: str
     max_context: int
     tensors: int
+    chat_template: str = ""
+    cache_bytes_per_token: int = 0
 
 
 class _Header:
@@ -92,16 +103,29 @@ def check_gguf(stream: BinaryIO, size_bytes: int) -> GgufFacts:
     architecture = _text(values.get("general.architecture"))
     context = values.get(f"{architecture}.context_length")
     known = isinstance(context, int) and 0 < context <= 10_000_000
+    template = values.get(_TEMPLATE_KEY)
     return GgufFacts(
-        architecture, _text(values.get("general.name")), _text(values.get("general.license")), int(context) if known and context else 0, tensors
-    )
+        architecture, _text(values.get("general.name")), _text(values.get("general.license")), int(context) if known and context else 0, tensors,
+        template if isinstance(template, str) else "", _cache_bytes_per_token(values, architecture),
+    )  # fmt: skip
+
+
+def _cache_bytes_per_token(values: Mapping[str, str | int | None], architecture: str) -> int:
+    def number(key: str, absent: int) -> int:
+        value = values.get(f"{architecture}.{key}")
+        return value if isinstance(value, int) and 0 < value <= _MAX_SIZE else absent
+
+    heads = number("attention.head_count", 1)
+    width = number("embedding_length", 0) // heads
+    per_layer = number("attention.head_count_kv", heads) * (number("attention.key_length", width) + number("attention.value_length", width))
+    return number("block_count", 0) * per_layer * _CACHE_BYTES_PER_VALUE
 
 
 def _pair(header: _Header) -> tuple[str, str | int | None]:
     key = header.text(_MAX_NAME_BYTES, _MAX_NAME_BYTES)
     kind = header.number("<I")
     if kind == _STRING:
-        return key, header.text(_MAX_TEXT_BYTES, _SMALL_TEXT)
+        return key, header.text(_MAX_TEXT_BYTES, _MAX_TEMPLATE_BYTES if key == _TEMPLATE_KEY else _SMALL_TEXT)
     if kind == _ARRAY:
         _skip_array(header)
         return key, None
