@@ -48,11 +48,6 @@ class PartProgram:
         self._tags = isolate_tags(self._root, dialect, part, limits)
 
     @property
-    def root(self) -> Any:
-        """For those who look for frames before :meth:`compiled`."""
-        return self._root
-
-    @property
     def tags(self) -> list[TagRun]:
         """In the order of the part; those that :meth:`replace` was given are gone."""
         return self._tags

@@ -1,0 +1,1 @@
+"""Templates of the release: files made by ``build``, committed."""
