@@ -55,8 +55,13 @@ class AnswerPlan:
         return self.grammar.unenforced if self.grammar is not None else ()
 
 
-def plan_of(schema: object, capabilities: Capabilities) -> AnswerPlan:
+def plan_of(schema: object, capabilities: Capabilities, *, with_tools: bool = False) -> AnswerPlan:
     """Decide before anything is generated. Takes up to some 100 ms of CPU for a new schema: call in a thread.
+
+    Args:
+        schema: as the caller sent it.
+        capabilities: of the model that shall answer.
+        with_tools: it may call tools instead, so no grammar can hold its text.
 
     Raises:
         ApplianceError: ``schema_invalid``; ``schema_unsupported``: also when the model cannot keep any schema.
@@ -66,7 +71,7 @@ def plan_of(schema: object, capabilities: Capabilities) -> AnswerPlan:
         raise ApplianceError(
             "schema_unsupported", "this model cannot answer by a schema", hint="choose a model that generates text, or extract with sgr.format"
         )
-    grammar = grammar_of(admitted) if capabilities.schema == "grammar" else None
+    grammar = grammar_of(admitted) if capabilities.schema == "grammar" and not with_tools else None
     return AnswerPlan(admitted, grammar, grammar is not None and not grammar.unenforced)
 
 
@@ -93,14 +98,23 @@ async def schema_answer(stream: Stream, request: ChatRequest, capabilities: Capa
             async for event in events:
                 yield event
         return
-    plan = await asyncio.to_thread(plan_of, wanted.schema, capabilities)
-    asked = told(request, plan.admitted, constrained=plan.grammar is not None)
+    with_tools = bool(request.tools) and request.tool_choice != "none"
+    plan = await asyncio.to_thread(plan_of, wanted.schema, capabilities, with_tools=with_tools)
+    asked = planned(request, plan)
     chosen = (
         _unchecked(stream, asked) if not wanted.strict else _streamed(stream, asked, plan) if plan.streams else _repaired(stream, asked, plan, rounds)
     )
     async with aclosing(chosen) as answer:
         async for event in answer:
             yield event
+
+
+def planned(request: ChatRequest, plan: AnswerPlan) -> ChatRequest:
+    """The request as the model gets it: told the schema, and constrained by what its engine can enforce of it."""
+    asked = told(request, plan.admitted, constrained=plan.grammar is not None)
+    if plan.grammar is None or asked.answer_schema is None:
+        return asked
+    return replace(asked, answer_schema=replace(asked.answer_schema, schema=plan.grammar.schema))
 
 
 async def _unchecked(stream: Stream, request: ChatRequest) -> AsyncGenerator[ModelEvent, None]:
@@ -118,13 +132,13 @@ async def _streamed(stream: Stream, request: ChatRequest, plan: AnswerPlan) -> A
                 pieces.extend(event.pieces)
                 size += sum(map(len, event.pieces))
                 if size > MOST_ANSWER_BYTES:
-                    raise _unsatisfied((), 1, f"the answer has more than {MOST_ANSWER_BYTES:,} characters")
+                    raise unsatisfied((), 1, f"the answer has more than {MOST_ANSWER_BYTES:,} characters")
             elif isinstance(event, ToolCalls):
                 calls = True
             elif isinstance(event, Finish) and not calls:
                 tail, violations = await _checked("".join(pieces), event, plan)
                 if violations:
-                    raise _unsatisfied(violations, 1)
+                    raise unsatisfied(violations, 1)
                 if tail:
                     yield Tokens((tail,))
             yield event
@@ -135,7 +149,7 @@ async def _repaired(stream: Stream, request: ChatRequest, plan: AnswerPlan, roun
     violations: tuple[Violation, ...] = ()
     asked = request
     for number in range(1, rounds + 1):
-        outcome = await _round(stream, asked, plan, number)
+        outcome = await attempt(stream, asked, plan, number)
         usage = _sum(usage, outcome.finish.usage)
         if not outcome.violations:
             for event in outcome.events:
@@ -148,10 +162,10 @@ async def _repaired(stream: Stream, request: ChatRequest, plan: AnswerPlan, roun
         if request.deadline is not None and time.monotonic() >= request.deadline:
             break
         asked = replace(request, messages=(*request.messages, *repair_messages(outcome.text, violations)))
-    raise _unsatisfied(violations, number)
+    raise unsatisfied(violations, number)
 
 
-async def _round(stream: Stream, request: ChatRequest, plan: AnswerPlan, number: int) -> Outcome:
+async def attempt(stream: Stream, request: ChatRequest, plan: AnswerPlan, number: int) -> Outcome:
     """One generation, whole; stops reading at ``MOST_ANSWER_BYTES``."""
     events: list[ModelEvent] = []
     pieces: list[str] = []
@@ -220,7 +234,8 @@ def _sum(a: Usage, b: Usage) -> Usage:
     return Usage(a.prompt_tokens + b.prompt_tokens, a.completion_tokens + b.completion_tokens, a.cached_tokens + b.cached_tokens)
 
 
-def _unsatisfied(violations: tuple[Violation, ...], rounds: int, why: str = "") -> ApplianceError:
+def unsatisfied(violations: tuple[Violation, ...], rounds: int, why: str = "") -> ApplianceError:
+    """The error after the last round."""
     reason = why or str(violations[0] if violations else "no answer")
     return ApplianceError(
         "schema_unsatisfied", f"no answer that fits the schema after {rounds} round(s): {reason}"[:500],
