@@ -1,0 +1,88 @@
+"""Data from a model that writes: the prompt, the rounds, the marks of sources. A failed round goes back with its exact errors.
+
+How a model is held to a schema is ``appliance.schema.answers``; this adds what a document needs on top: the draft, the template's hint, and that every
+``[n]`` in the data is a source that exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+
+from appliance.contracts.llm.v1.api import AnswerSchema, ChatModel, ChatRequest, Message, Usage
+from appliance.contracts.sgr.v1.api import FormatStep
+from appliance.schema.answers import AnswerPlan, Outcome, attempt, plan_of, planned, unsatisfied
+from appliance.schema.asking import repair_messages
+from appliance.schema.gate import Violation
+from services.sgr.domain import Draft, Order, citation
+from services.sgr.marks import Marks
+
+_DRAFT: Final = {
+    "en": "Bring the draft below into the required form. Keep its facts, add none.\n\n{prompt}\n\n<draft>\n{draft}\n</draft>",
+    "ru": "Приведи черновик ниже к требуемой форме. Сохрани его факты, новых не добавляй.\n\n{prompt}\n\n<draft>\n{draft}\n</draft>",
+}
+
+
+async def generate(model: ChatModel, order: Order, rounds: int, seconds: float) -> AsyncGenerator[FormatStep | Draft, None]:
+    """Steps, then the draft.
+
+    Raises:
+        ApplianceError: as ``SchemaGuided.format``.
+    """
+    plan = await asyncio.to_thread(plan_of, order.admitted.schema, model.capabilities)
+    yield FormatStep("generate", {"enforced_by": "grammar" if plan.streams else "repair", "unenforced": list(plan.unenforced)})
+    base = planned(_asked(order, time.monotonic() + seconds), plan)
+    asked, usage = base, Usage()
+    violations: tuple[Violation, ...] = ()
+    for number in range(1, rounds + 1):
+        async with aclosing(model.stream(asked)) as stream:
+            outcome = await attempt(lambda _, stream=stream: stream, asked, plan, number)  # type: ignore[misc]
+        usage = _sum(usage, outcome.finish.usage)
+        draft, violations = await asyncio.to_thread(_judged, outcome, order, plan)
+        yield FormatStep("validate", {"round": number, "errors": [str(violation) for violation in violations]})
+        if draft is not None:
+            yield replace(draft, rounds=number, usage=usage)
+            return
+        if base.deadline is not None and time.monotonic() >= base.deadline:
+            raise unsatisfied(violations, number)
+        if number < rounds:
+            yield FormatStep("repair", {"round": number + 1})
+        asked = replace(base, messages=(*base.messages, *repair_messages(outcome.text, violations)))
+    raise unsatisfied(violations, rounds)
+
+
+def _asked(order: Order, deadline: float) -> ChatRequest:
+    request = order.request
+    language = request.language if request.language in _DRAFT else "en"
+    text = _DRAFT[language].format(prompt=request.prompt, draft=request.draft.replace("</draft>", "")) if request.draft else request.prompt
+    messages = [Message("user", text)]
+    if order.hint:
+        messages.insert(0, Message("system", order.hint))
+    return ChatRequest(
+        tuple(messages), order.passages, order.grounded and not request.draft, language,
+        {"temperature": 0.0}, answer_schema=AnswerSchema("data", order.admitted.schema if isinstance(order.admitted.schema, dict) else {}), deadline=deadline,
+    )  # fmt: skip
+
+
+def _judged(outcome: Outcome, order: Order, plan: AnswerPlan) -> tuple[Draft | None, tuple[Violation, ...]]:
+    """The draft, or what is wrong; marks that point nowhere are removed, and what is left must satisfy the schema still."""
+    if outcome.violations:
+        return None, outcome.violations
+    value: Any = msgspec.json.decode(outcome.text)
+    marks = Marks(len(order.passages))
+    data = marks.checked(value) if order.grounded or order.request.draft else value
+    if violations := (order.admitted.errors(data) if marks.invented else ()):
+        return None, (*violations, Violation("", "", f"sources are numbered 1 to {len(order.passages)}; others do not exist"))
+    numbers = marks.used or range(1, len(order.passages) + 1)  # a model that marks nothing rests on all that it was given
+    citations = [citation(number, order.passages[number - 1]) for number in numbers] if order.grounded else []
+    return Draft(data, citations, 1, "grammar" if plan.streams else "repair", Usage(), plan.unenforced), ()
+
+
+def _sum(a: Usage, b: Usage) -> Usage:
+    return Usage(a.prompt_tokens + b.prompt_tokens, a.completion_tokens + b.completion_tokens, a.cached_tokens + b.cached_tokens)

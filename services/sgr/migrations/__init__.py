@@ -1,0 +1,1 @@
+"""Schema changes of schema-guided answers, append-only."""
