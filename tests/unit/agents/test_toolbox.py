@@ -21,7 +21,10 @@ async def test_unknown_foreign_denied_and_disallowed_tools_look_the_same():
     hidden = Probe()
     tools = [tool("secret", hidden, roles=frozenset({"operator"})), tool("banned", hidden), tool("other", hidden)]
     box = toolbox(
-        tools, rules=(ToolRule("*", "ALWAYS"), ToolRule("banned", "DENY")), allows=lambda agent, name: name != "other", audit=(audit := RememberingAudit())
+        tools,
+        rules=(ToolRule("*", "ALWAYS"), ToolRule("banned", "DENY")),
+        allows=lambda agent, name: name != "other",
+        audit=(audit := RememberingAudit()),
     )
     assert box.offered(ANNA) == []
     for name in ("secret", "banned", "other", "invented"):
@@ -36,7 +39,13 @@ async def test_unknown_foreign_denied_and_disallowed_tools_look_the_same():
 async def test_arguments_that_do_not_fit_are_told_to_the_model_and_do_not_run():
     probe = Probe()
     box = toolbox([tool("echo", probe, TEXT, read_only=True)])
-    for arguments, word in (('{"text": 1}', "$.text"), ('{"text": "x", "more": 1}', "'more' is not expected"), ("{", "not JSON"), ("[1]", "not a JSON object"), ("{}", "'text' is a required")):
+    for arguments, word in (
+        ('{"text": 1}', "$.text"),
+        ('{"text": "x", "more": 1}', "'more' is not expected"),
+        ("{", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ("{}", "'text' is a required"),
+    ):
         (outcome,) = await box.run([call("echo", arguments)], ANNA)
         assert outcome.code == "invalid_request" and word in outcome.content, outcome
     assert probe.calls == []

@@ -53,7 +53,9 @@ class RememberingAudit:
 class Probe:
     """A tool that counts, can be held, and says when it runs."""
 
-    def __init__(self, answer: Callable[[Mapping[str, Any]], str] = lambda arguments: str(dict(arguments)), passages: tuple[Passage, ...] = ()) -> None:
+    def __init__(
+        self, answer: Callable[[Mapping[str, Any]], str] = lambda arguments: str(dict(arguments)), passages: tuple[Passage, ...] = ()
+    ) -> None:
         self.calls: list[dict[str, Any]] = []
         self.began = asyncio.Event()
         self.gate: asyncio.Event | None = None
