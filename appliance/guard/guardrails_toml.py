@@ -172,4 +172,6 @@ class _WrongError(ValueError):
 
 def _refusal(file: Path, key: str, reason: str) -> ApplianceError:
     name = f"{file}: {key}" if key else str(file)
-    return ApplianceError("settings_invalid", f"{name}: {reason}", hint=f"correct {file}; the policies of before stay in force; see docs/guardrails.md")
+    return ApplianceError(
+        "settings_invalid", f"{name}: {reason}", hint=f"correct {file}; the policies of before stay in force; see docs/guardrails.md"
+    )

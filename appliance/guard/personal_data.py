@@ -16,7 +16,7 @@ from appliance.guard.plain_text import PlainText
 
 _GROUP: Final = re.compile(r"[0-9]+")
 _LONGEST_GAP: Final = 9
-_GAP: Final = re.compile(r"[ \t().,/№N–—-]{1,4}|,?[ \t]?(?:номер|number|no\.?):?[ \t]?", re.IGNORECASE)
+_GAP: Final = re.compile(r"[ \t()./№N–—-]{1,4}|,?[ \t]?(?:номер|number|no\.?):?[ \t]?", re.IGNORECASE)
 _MOST_DIGITS: Final = 20
 _LEAST_DIGITS: Final = 10
 _BEFORE: Final = 48
@@ -114,7 +114,7 @@ def _kind(text: PlainText, start: int, digits: str, shape: tuple[int, ...]) -> s
             return "ogrn"
         case 20:
             return "bank_account" if digits[0] in "34" and _ACCOUNT.search(before) else ""
-    if before.endswith("+") and 10 <= len(digits) <= 15:
+    if before.endswith("+") and digits[0] != "7" and 10 <= len(digits) <= 15:
         return "phone"
     if 13 <= len(digits) <= 19 and (len(shape) == 1 or shape in _CARD_SHAPES or max(shape) <= 2) and checksums.card(digits):
         return "card"

@@ -17,7 +17,14 @@ WHERES: Final[tuple[Where, ...]] = get_args(Where)
 ACTIONS: Final[tuple[Action, ...]] = ("pass", "log", "mask", "block")
 """Weakest first."""
 POLICIES: Final[Mapping[str, tuple[Where, ...]]] = MappingProxyType(
-    {"injection": ("input", "passage", "tool"), "pii": WHERES, "secret": WHERES, "prompt_leak": ("output",), "link": ("output",), "image": ("output",)}
+    {
+        "injection": ("input", "passage", "tool"),
+        "pii": WHERES,
+        "secret": WHERES,
+        "prompt_leak": ("output",),
+        "link": ("output",),
+        "image": ("output",),
+    }
 )
 """Every policy and where it can be in force."""
 
@@ -40,7 +47,7 @@ class Policy:
         return self.actions.get((policy, where), "pass")
 
     def over(self, other: Policy) -> Policy:
-        """This one; where it says nothing, ``other``."""
+        """A policy that says what ``other`` says wherever ``self`` is silent."""
         return Policy(MappingProxyType({**other.actions, **self.actions}))
 
 

@@ -1,0 +1,138 @@
+"""The screen of one answer: prompt leak, then secrets and personal data, then links and images. Implements ``OutputScreen``.
+
+Most pieces hold nothing that may begin anything: they go through as they came, at the price of one search each. Policies that only log look at the whole
+answer when it ends. The text that goes out does not depend on how it came in pieces.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from appliance.contracts.guard.v1.api import Action, Finding
+from appliance.guard.personal_data import find_personal_data
+from appliance.guard.plain_text import PlainText
+from appliance.guard.policy import Policy
+from appliance.guard.secret_values import find_secrets
+from services.router.guard.link_stream import TRIGGER as LINK_TRIGGER
+from services.router.guard.link_stream import LinkStream
+from services.router.guard.prompt_leak import LeakWatch, fingerprints
+from services.router.guard.sensitive_stream import SensitiveStream
+
+_LOOKED_AT: Final = 65_536
+_OVERLAP: Final = 128
+
+
+class AnswerScreen:
+    """See the module.
+
+    Args:
+        policy: in force for this turn.
+        origins: where links may lead besides relative ones.
+        secret_prompt: what must not be repeated.
+    """
+
+    def __init__(self, policy: Policy, origins: frozenset[str] = frozenset(), secret_prompt: str = "") -> None:
+        leak = policy.action("prompt_leak", "output")
+        sensitive = {name: policy.action(name, "output") for name in ("secret", "pii")}
+        changed = {name: action for name, action in sensitive.items() if action in {"mask", "block"}}
+        links = {name: policy.action(name, "output") for name in ("link", "image")}
+        self._leak = LeakWatch(secret_prompt, leak) if leak != "pass" and secret_prompt and fingerprints(secret_prompt) else None
+        self._leak_action: Action = leak
+        self._sensitive = SensitiveStream(changed) if changed else None
+        self._links = LinkStream(links, origins) if set(links.values()) != {"pass"} else None
+        self._logged = {name: action for name, action in sensitive.items() if action == "log"}
+        self._seen: list[str] = []
+        self._seen_size = 0
+        self._counts: Counter[tuple[str, str, Action]] = Counter()
+        self._blocked = False
+
+    @property
+    def blocked(self) -> bool:
+        """The answer was broken off."""
+        return self._blocked
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """So far; what is only logged is known after :meth:`close`."""
+        counts = Counter(self._counts)
+        if self._leak is not None and self._leak.leaks:
+            counts["prompt_leak", "copy", self._leak_action] = 1
+        for stage in (self._sensitive, self._links):
+            if stage is not None:
+                counts.update(stage.found)
+        return tuple(Finding(policy, kind, action, "output", count) for (policy, kind, action), count in sorted(counts.items()))
+
+    def feed(self, pieces: Sequence[str]) -> tuple[str, ...]:
+        """See the contract."""
+        if self._blocked:
+            return ()
+        out: list[str] = []
+        for piece in pieces:
+            if self._logged:
+                self._note(piece)
+            whole = len(piece)
+            if self._leak is not None:
+                piece = self._leak.feed(piece)  # noqa: PLW2901 - what is left of it
+                if self._leak.stopped:
+                    self._blocked = True
+                    if piece:
+                        out.append(self._through(piece, ended=False))
+                    break
+            if self._goes_by(piece):
+                out.append(piece)
+            elif whole:
+                out.append(self._through(piece, ended=False))
+                if self._blocked:
+                    break
+        return tuple(filter(None, out))
+
+    def close(self) -> tuple[str, ...]:
+        """See the contract."""
+        rest = "" if self._blocked else self._through("", ended=True)
+        self._look()
+        return (rest,) if rest else ()
+
+    def _goes_by(self, piece: str) -> bool:
+        """Whether nothing in ``piece`` concerns a stage; the stages then know that it went past them."""
+        sensitive, links = self._sensitive, self._links
+        if sensitive is not None and (sensitive.holds or sensitive.trigger.search(piece) is not None):
+            return False
+        if links is not None and (links.holds or LINK_TRIGGER.search(piece) is not None):
+            return False
+        if sensitive is not None:
+            sensitive.pass_by(piece)
+        if links is not None:
+            links.pass_by(piece)
+        return True
+
+    def _through(self, text: str, *, ended: bool) -> str:
+        if self._sensitive is not None:
+            text = self._sensitive.feed(text, ended=ended)
+            self._blocked = self._blocked or self._sensitive.stopped
+        if self._links is not None:
+            text = self._links.feed(text, ended=ended)
+            self._blocked = self._blocked or self._links.stopped
+        return text
+
+    def _note(self, piece: str) -> None:
+        self._seen.append(piece)
+        self._seen_size += len(piece)
+        if self._seen_size >= _LOOKED_AT:
+            self._look(more=True)
+
+    def _look(self, *, more: bool = False) -> None:
+        """What the policies that only log find in the text since the last look."""
+        if not self._logged or not self._seen:
+            return
+        text = "".join(self._seen)
+        self._seen = [text[-_OVERLAP:]] if more else []
+        self._seen_size = 0
+        _count_logged(PlainText(text), self._logged, self._counts)
+
+
+def _count_logged(text: PlainText, actions: Mapping[str, Action], counts: Counter[tuple[str, str, Action]]) -> None:
+    hits = [*(find_personal_data(text) if "pii" in actions else ()), *(find_secrets(text) if "secret" in actions else ())]
+    for hit in hits:
+        counts[hit.policy, hit.kind, actions[hit.policy]] += 1
