@@ -37,6 +37,7 @@ from services.gateway.routes_executors import executor_routes
 from services.gateway.routes_identity import identity_routes
 from services.gateway.routes_knowledge import knowledge_routes
 from services.gateway.routes_openai import file_routes, model_routes
+from services.gateway.routes_reports import report_routes
 from services.gateway.routes_schedules import schedule_routes
 from services.gateway.routes_spaces import space_routes
 from services.gateway.routes_tasks import task_routes
@@ -75,6 +76,7 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
             thread_routes(dependencies),
             model_routes(dependencies),
             file_routes(dependencies, uploads, settings),
+            report_routes(dependencies, chats, uploads, accounts, settings),
             *_orchestrator_routes(dependencies, waits, feeds, settings),
         ]
     )

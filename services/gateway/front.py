@@ -30,7 +30,8 @@ AGAIN: Final = "appliance.again"
 OPEN_PATHS: Final = frozenset({"/api/auth/login", "/api/auth/refresh", "/api/auth/logout"})
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SEARCHES: Final = frozenset({"/api/search", "/v1/embeddings", "/v1/rerank", "/api/knowledge/search", "/api/knowledge/query"})
-_UPLOADS: Final = frozenset({"/api/documents", "/v1/files"})
+_UPLOADS: Final = frozenset({"/api/documents", "/v1/files", "/api/templates"})
+_CHATS: Final = frozenset({"/api/reports", "/api/sgr/format"})
 _WORK: Final = re.compile(
     r"/api/(?:executors/[^/]+/(?:claim|heartbeat)|tasks/[^/]+/(?:progress|checkpoint|complete|fail|delegate|continue|steps|approvals|effects/.*))"
 )
@@ -206,6 +207,8 @@ def _endpoint_class(method: str, path: str) -> EndpointClass:
         return "search"
     if _WORK.fullmatch(path):
         return "work"
+    if path in _CHATS:
+        return "chat"
     return "upload" if method == "POST" and path in _UPLOADS else "api"
 
 

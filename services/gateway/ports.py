@@ -13,6 +13,7 @@ from appliance.contracts.embed.v1.api import Encoder
 from appliance.contracts.retrieval.v1.api import Retrieval
 from appliance.contracts.retrieval.v1.documents import DocumentContent, Documents
 from appliance.contracts.router.v1.api import CitationEvent, Router
+from appliance.contracts.sgr.v1.api import Artefacts, SchemaGuided, Templates
 from appliance.identity.domain import Member, Space, TokenPair
 from appliance.identity.principal import Principal, SpaceRole
 from services.gateway.asgi import AsgiApp
@@ -162,7 +163,7 @@ class UsageStore(Protocol):
 class Dependencies:
     """All that :func:`services.gateway.app.create_app` builds on; ``page_folder`` holds the static page (None = none).
 
-    Without ``orchestration`` the routes of tasks and knowledge answer ``unavailable``.
+    Without ``orchestration`` the routes of tasks and knowledge answer ``unavailable``; so do those of reports, templates and artefacts without theirs.
     """
 
     authenticator: Authenticator
@@ -182,3 +183,6 @@ class Dependencies:
     page_folder: Path | None = None
     orchestration: Orchestration | None = None
     mcp: AsgiApp | None = None
+    schema_guided: SchemaGuided | None = None
+    templates: Templates | None = None
+    artefacts: Artefacts | None = None

@@ -65,6 +65,8 @@ def thread_routes(box: Dependencies) -> APIRouter:
 
     @router.delete("/threads/{thread_id}", tags=["threads"], status_code=204, summary="Delete a thread")
     async def delete(thread_id: ThreadId, caller: Caller) -> None:
+        if box.artefacts is not None:  # first: a crash in between leaves a thread without files, never files without a thread
+            await box.artefacts.forget_thread(thread_id, caller)
         await box.threads.delete(caller.subject, thread_id)
 
     return router
