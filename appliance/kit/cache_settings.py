@@ -29,7 +29,7 @@ class CacheSettings(ServiceSettings):
         default=False,
         description="also give the answer to a question that is worded otherwise; see bench/semantic_cache.py for how often that is wrong",
     )
-    semantic_threshold: float = Field(default=0.95, ge=0.5, le=1.0, description="least cosine of the questions")
+    semantic_threshold: float = Field(default=0.97, ge=0.5, le=1.0, description="least cosine of the questions")
     semantic_entries: int = Field(default=2000, ge=1, le=100_000)
     memory_entries: int = Field(default=10_000, ge=1, le=1_000_000)
     memory_bytes: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024)

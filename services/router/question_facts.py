@@ -34,6 +34,8 @@ _TURNS: Final = frozenset(
     _words(
         "not no never without except nor cannot can't don't doesn't isn't aren't won't wasn't before after until since more less most least maximum minimum "
         "max min above below over under from to in out on off open close start stop begin end add remove increase decrease enable disable buy sell send receive "
+        "i me my mine you your yours we our he his she her they their it its "
+        "я меня мне мой моя мое мои ты тебя твой твоя вы вас вам ваш ваша ваше ваши мы нас нам наш наша он она они его ее их свой своя "
         "who whom when where why how what which whose "
         "не нет ни никогда без кроме нельзя до после перед с по от из в на больше меньше более менее максимум минимум максимальный минимальный выше ниже свыше "
         "включить выключить открыть закрыть начать закончить добавить удалить купить продать увеличить уменьшить "
