@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final
 
@@ -41,8 +40,7 @@ async def generate(model: ChatModel, order: Order, rounds: int, seconds: float) 
     asked, usage = base, Usage()
     violations: tuple[Violation, ...] = ()
     for number in range(1, rounds + 1):
-        async with aclosing(model.stream(asked)) as stream:
-            outcome = await attempt(lambda _, stream=stream: stream, asked, plan, number)  # type: ignore[misc]
+        outcome = await attempt(model.stream, asked, plan, number)
         usage = _sum(usage, outcome.finish.usage)
         draft, violations = await asyncio.to_thread(_judged, outcome, order, plan)
         yield FormatStep("validate", {"round": number, "errors": [str(violation) for violation in violations]})

@@ -23,7 +23,9 @@ def markdown(data: object, schema: Mapping[str, Any] | bool, language: str, cita
     writer.write(data, schema, 2 if title else 1, lines)
     if citations:
         lines += [f"## {words[0]}", ""]
-        lines += [f"{item.number}. {escaped(item.document_name)}" + (f", {words[3]} {item.page}" if item.page is not None else "") for item in citations]
+        lines += [
+            f"{item.number}. {escaped(item.document_name)}" + (f", {words[3]} {item.page}" if item.page is not None else "") for item in citations
+        ]
     return "\n".join(lines).strip() + "\n"
 
 

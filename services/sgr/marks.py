@@ -11,7 +11,10 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Final
 
-_MARK: Final = re.compile(r"[ \t]?[\[【［〔⟦]\s*(?:\^|source\s*|sources\s*|источник\s*|№\s*)?(\d{1,6}(?:\s*[,;–—-]\s*\d{1,6})*)\s*(?:†[^\]】]{0,40})?[\]】］〕⟧]", re.IGNORECASE)
+_MARK: Final = re.compile(
+    r"[ \t]?[\[【［〔⟦]\s*(?:\^|source\s*|sources\s*|источник\s*|№\s*)?(\d{1,6}(?:\s*[,;–—-]\s*\d{1,6})*)\s*(?:†[^\]】]{0,40})?[\]】］〕⟧]",
+    re.IGNORECASE,
+)
 _MOST_OF_A_RANGE: Final = 40
 
 
