@@ -3,13 +3,14 @@
     async with ScriptedOpenAi(Script(pieces=("Hel", "lo"))) as upstream:
         OpenAiEndpoint(upstream.url, "m")
 
-``upstream.script`` may be replaced between requests; ``upstream.requests`` keeps the bodies, ``upstream.departures`` counts clients that left early.
+``upstream.script`` may be replaced between requests, ``upstream.upcoming`` holds scripts for the next ones; ``upstream.requests`` keeps the bodies, ``upstream.departures`` counts clients that left early.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class ScriptedOpenAi:
         self.departures = 0
         self.departed = asyncio.Event()
         self.active = 0
+        self.upcoming: deque[Script] = deque()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,7 +113,7 @@ class ScriptedOpenAi:
         finally:
             self._writers.discard(writer)
             writer.close()
-            with suppress(ConnectionError):
+            with suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -136,7 +138,8 @@ class ScriptedOpenAi:
     async def _attended(self, request: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer, and notice a client that leaves."""
         watch = asyncio.create_task(reader.read(1))
-        answer = asyncio.create_task(self._answer(request, writer))
+        script = self.upcoming.popleft() if self.upcoming else self.script
+        answer = asyncio.create_task(_answer(script, request, writer))
         done, _ = await asyncio.wait({watch, answer}, return_when=asyncio.FIRST_COMPLETED)
         if answer not in done:
             self.departures += 1
@@ -150,44 +153,44 @@ class ScriptedOpenAi:
             await watch
         return answer.result()
 
-    async def _answer(self, request: dict[str, object], writer: asyncio.StreamWriter) -> bool:
-        script = self.script
-        if script.mode == "hang":
-            await asyncio.Event().wait()
-        if script.mode == "refuse":
-            return False
-        if script.mode == "error_status":
-            body = json.dumps({"error": script.error or {"message": "scripted", "code": None}}).encode()
-            writer.write(_whole(script.status, body, retry_after=script.retry_after))
-            return True
-        if script.mode == "wrong_type":
-            writer.write(_whole(200, b"<html>welcome to the proxy</html>", "text/html"))
-            return True
-        if request.get("stream"):
-            return await self._stream(request, writer)
-        return _unary(script, writer)
 
-    async def _stream(self, request: dict[str, object], writer: asyncio.StreamWriter) -> bool:
-        script = self.script
-        if script.mode in {"wrong_length", "short_length"}:
-            data = b"".join(_events(script, include_usage=True))
-            writer.write(_whole(200, data, "text/event-stream", len(data) + 100 if script.mode == "wrong_length" else len(data) // 2))
-            return False
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n")
-        options = request.get("stream_options")
-        include_usage = isinstance(options, dict) and bool(options.get("include_usage"))
-        for number, event in enumerate(_events(script, include_usage=include_usage)):
-            await _write(writer, event, one_by_one=script.mode == "byte_by_byte")
-            if number == 1 and script.mode in {"stall", "reset"}:
-                if script.mode == "stall":
-                    await asyncio.Event().wait()
-                writer.transport.abort()
-                return False
-            if script.delay_seconds:
-                await asyncio.sleep(script.delay_seconds)
-        writer.write(b"0\r\n\r\n")
-        await writer.drain()
+async def _answer(script: Script, request: dict[str, object], writer: asyncio.StreamWriter) -> bool:
+    if script.mode == "hang":
+        await asyncio.Event().wait()
+    if script.mode == "refuse":
+        return False
+    if script.mode == "error_status":
+        body = json.dumps({"error": script.error or {"message": "scripted", "code": None}}).encode()
+        writer.write(_whole(script.status, body, retry_after=script.retry_after))
         return True
+    if script.mode == "wrong_type":
+        writer.write(_whole(200, b"<html>welcome to the proxy</html>", "text/html"))
+        return True
+    if request.get("stream"):
+        return await _stream(script, request, writer)
+    return _unary(script, writer)
+
+
+async def _stream(script: Script, request: dict[str, object], writer: asyncio.StreamWriter) -> bool:
+    if script.mode in {"wrong_length", "short_length"}:
+        data = b"".join(_events(script, include_usage=True))
+        writer.write(_whole(200, data, "text/event-stream", len(data) + 100 if script.mode == "wrong_length" else len(data) // 2))
+        return False
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n")
+    options = request.get("stream_options")
+    include_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+    for number, event in enumerate(_events(script, include_usage=include_usage)):
+        await _write(writer, event, one_by_one=script.mode == "byte_by_byte")
+        if number == 1 and script.mode in {"stall", "reset"}:
+            if script.mode == "stall":
+                await asyncio.Event().wait()
+            writer.transport.abort()
+            return False
+        if script.delay_seconds:
+            await asyncio.sleep(script.delay_seconds)
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+    return True
 
 
 def _chunk(delta: dict[str, object], reason: str | None = None) -> dict[str, object]:
