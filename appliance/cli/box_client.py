@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import httpx
 
@@ -16,6 +16,8 @@ from appliance.kit.errors import OUTCOMES, ApplianceError
 
 KEY_VARIABLE: Final = "APPLIANCE_API_KEY"
 URL_VARIABLE: Final = "APPLIANCE_URL"
+NamedFile = tuple[str, IO[bytes]]
+_EVENTS: Final = {"accept": "text/event-stream"}
 _TIMEOUT: Final = httpx.Timeout(600.0, connect=5.0)
 
 
@@ -60,9 +62,13 @@ class BoxClient:
         row: dict[str, Any] = answer["data"][0]
         return row
 
+    def post_files(self, path: str, files: Sequence[NamedFile], **parameters: object) -> Any:
+        """JSON answer of a POST of a form with parts ``file``, each with its name."""
+        return self._json("POST", path, params=_given(parameters), files=[("file", part) for part in files])
+
     def events(self, method: str, path: str, body: object | None = None) -> Iterator[dict[str, Any]]:
         """``data:`` lines of a server-sent event stream as JSON values, until it ends or says ``[DONE]``."""
-        with self._connected(), self._http.stream(method, path, json=body) as response:
+        with self._connected(), self._http.stream(method, path, json=body, headers=_EVENTS) as response:
             if response.status_code >= 400:
                 response.read()
                 raise _error(response)

@@ -22,10 +22,12 @@ from appliance.cli import (
     mcp,
     models,
     prove,
+    report,
     schedules,
     smoke,
     spaces,
     tasks,
+    templates,
     trust,
     up,
     users,
@@ -45,6 +47,7 @@ app.command("down")(up.down)
 app.command("status")(up.status)
 app.command("chat")(chat.chat)
 app.command("search")(chat.search)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("mcp")(mcp.mcp)
 app.command("smoke")(smoke.smoke)
@@ -61,6 +64,7 @@ app.add_typer(users.app, name="users")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
+app.add_typer(templates.app, name="templates")
 app.add_typer(audit.app, name="audit")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(trust.app, name="trust")
