@@ -84,6 +84,7 @@ async def open_agents(
             lambda: (*built_in, *servers.plugins()), agents.allows, agents.rules, audit, ResultCache(store, version), grants, settings
         )  # fmt: skip
         async with toolbox:
+            await asyncio.to_thread(toolbox.warm)
             watching = asyncio.create_task(agents.watch(servers.take_over, settings.look_seconds), name="agents-watch")
             try:
                 yield AgentSide(toolbox, agents, grants, servers, watching)

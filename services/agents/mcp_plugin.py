@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,7 +86,7 @@ class McpPlugin:
 
     def tools(self) -> Sequence[Tool]:
         """See ``Plugin``: none while it is not connected."""
-        return self._tools if self._client is not None else ()
+        return self._tools if self._client is not None and not self._lost.is_set() else ()
 
     def health(self) -> str:
         """See ``Plugin``."""
@@ -133,8 +134,7 @@ class McpPlugin:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Any]:
-        import mcp  # 0.5 s: only boxes with MCP servers pay for it
-
+        mcp = await asyncio.to_thread(import_module, "mcp")  # 0.5 s and more: only boxes with MCP servers pay for it, and no stream waits for it
         async with AsyncExitStack() as stack:
             transport = await stack.enter_async_context(self._transport())
             yield await stack.enter_async_context(
@@ -180,7 +180,7 @@ class McpPlugin:
             cursor = page.next_cursor
             if cursor is None or len(told) > 4 * MOST_TOOLS:
                 break
-        found, self._refused = definitions(self._server, self.table, told, self._checker.check_schema)
+        found, self._refused = await asyncio.to_thread(definitions, self._server, self.table, told, self._checker.check_schema)
         if self.table.pin and pin_of(found) != self.table.pin:
             self._tools, self._refused = (), ["its tools are not those of pin in agents.toml; see: appliance tools check"]
             self._first = found

@@ -146,3 +146,4 @@ async def _end(process: asyncio.subprocess.Process, tasks: Sequence[asyncio.Task
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - the only way to let go of a pipe that still holds data

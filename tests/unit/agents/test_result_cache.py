@@ -48,7 +48,7 @@ def sees(context: ToolContext) -> str:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(CONTEXTS, NAMES), min_size=2, max_size=6), st.booleans())
 def test_what_a_caller_gets_is_what_the_tool_would_have_said_to_that_caller(asked, per_person):
     def truth(context: ToolContext, question: str) -> str:

@@ -13,6 +13,7 @@ from appliance.contracts.retrieval.v1.api import Passage
 from appliance.contracts.tools.v1.api import ToolContext
 from appliance.identity.principal import Principal, SpaceRole
 from appliance.kit.cache import MemoryCacheStore
+from services.agents.arguments import ArgumentChecker
 from services.agents.grants import Grants
 from services.agents.plugin import FixedPlugin, Tool, ToolResult, strict_object
 from services.agents.policies import ToolRule
@@ -28,6 +29,7 @@ def person(name: str = "anna", *, roles: Sequence[str] = ("member",), spaces: Ma
     return Principal(f"user:{name}", kind, frozenset(roles), spaces={"default": SpaceRole.EDITOR} if spaces is None else spaces)  # type: ignore[arg-type]
 
 
+CHECKER = ArgumentChecker()  # one for all: a schema takes 15 ms the first time
 ADMIN = person("root", roles=("admin", "member"))
 ANNA = ToolContext(person(), "assistant", thread_id="th_1", trace_id="tr_1")
 
@@ -107,7 +109,7 @@ def toolbox(
 ) -> BoxToolbox:
     plugin = FixedPlugin("plugin:test", tuple(tools))
     results = ResultCache(MemoryCacheStore(), version) if cache else None
-    return BoxToolbox(lambda: (plugin,), allows, lambda: rules, audit or RememberingAudit(), results, grants, settings)
+    return BoxToolbox(lambda: (plugin,), allows, lambda: rules, audit or RememberingAudit(), results, grants, settings, CHECKER)
 
 
 def grants_in(folder: Path, clock: Callable[[], float] = lambda: 1000.0) -> Grants:
