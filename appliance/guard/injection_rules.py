@@ -60,10 +60,11 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     _rule(
         "system_spoof", 0.6, "system|assistant|instruction|систем|инструкци|ассистент|developer",
-        r"(?:^|\n)[\s#>*\[(_-]{0,8}(?:system(?:\s(?:message|prompt|note|override|update))?|assistant|developer|new\s(?:system\s)?(?:instructions?|task|rules?)|"
-        r"систем(?:а|ное\sсообщение|ный\sпромпт)|ассистент|нов(?:ые|ая)\s(?:инструкци[ия]|указания|задача|правила))[\s\])*_]{0,4}:"
+        r"(?:^|\n)[\s#>*\[(_-]{0,8}(?:system\s(?:message|prompt|note|override|update)|new\s(?:system\s)?(?:instructions?|task|rules?)|"
+        r"системн(?:ое\sсообщение|ый\sпромпт)|нов(?:ые|ая)\s(?:инструкци[ия]|указания|задача|правила))[\s\])*_]{0,4}:"
         r"|\b(?:new|updated|real|actual)\s(?:system\s)?instructions?\s{0,2}(?:follow|are|begin|from|:)|\bнов(?:ые|ая)\sинструкци[ия]\s{0,2}(?::|от\s(?:администратор|разработчик|систем))",
     ),
+    _rule("role_heading", 0.4, "system|assistant|developer|систем|ассистент", r"(?:^|\n)[\s#>*\[(_-]{0,8}(?:system|assistant|developer|система|ассистент)[\s\])*_]{0,4}:"),
     _rule(
         "template_token", 0.9, "<|||[inst|[/inst|<<sys|start_of_turn|end_of_turn|</s>|<｜|[system|im_start|[available_tools",
         r"<\s?\|[\w\s/-]{1,40}\|\s?>|\[\s?/?\s?(?:inst|sys|available_tools|tool_calls|system)\s?\]|<</?\s?sys\s?>>|<(?:start|end)_of_turn>|</s>|<｜[^｜\n]{1,40}｜>",

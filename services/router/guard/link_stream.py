@@ -69,10 +69,11 @@ class LinkStream(StreamStage):
         self._is_regular = True  # every fence so far is one that all renderers read alike
         self.found: Counter[tuple[str, str, Action]] = Counter()
 
-    @property
-    def holds(self) -> bool:
-        """Whether text must come through here."""
-        return bool(self._held or self._fence)
+    def feed(self, piece: str, *, ended: bool = False) -> str:
+        """See the base class."""
+        out = super().feed(piece, ended=ended)
+        self.busy = self.busy or bool(self._fence)
+        return out
 
     def _next(self, text: str, at: int) -> int:
         found = (_IN_CODE if self._is_code else START).search(text, at)

@@ -22,6 +22,7 @@ from services.router.guard.sensitive_stream import SensitiveStream
 
 _LOOKED_AT: Final = 65_536
 _OVERLAP: Final = 128
+_GONE_BY: Final = 128  # pieces; each has at least one character, and no stage looks further to the left
 
 
 class AnswerScreen:
@@ -43,6 +44,7 @@ class AnswerScreen:
         self._sensitive = SensitiveStream(changed) if changed else None
         self._links = LinkStream(links, origins) if set(links.values()) != {"pass"} else None
         self._logged = {name: action for name, action in sensitive.items() if action == "log"}
+        self._gone_by: list[str] = []
         self._seen: list[str] = []
         self._seen_size = 0
         self._counts: Counter[tuple[str, str, Action]] = Counter()
@@ -68,25 +70,29 @@ class AnswerScreen:
         """See the contract."""
         if self._blocked:
             return ()
+        leak, sensitive, links = self._leak, self._sensitive, self._links
         out: list[str] = []
         for piece in pieces:
             if self._logged:
                 self._note(piece)
-            whole = len(piece)
-            if self._leak is not None:
-                piece = self._leak.feed(piece)  # noqa: PLW2901 - what is left of it
-                if self._leak.stopped:
-                    self._blocked = True
-                    if piece:
-                        out.append(self._through(piece, ended=False))
-                    break
-            if self._goes_by(piece):
+            if leak is not None:
+                piece = leak.feed(piece)  # noqa: PLW2901 - what is left of it
+            if not piece:
+                pass
+            elif (sensitive is None or not (sensitive.busy or sensitive.trigger.search(piece))) and (
+                links is None or not (links.busy or LINK_TRIGGER.search(piece))
+            ):
+                self._gone_by.append(piece)  # nothing in it concerns a stage
                 out.append(piece)
-            elif whole:
-                out.append(self._through(piece, ended=False))
-                if self._blocked:
-                    break
-        return tuple(filter(None, out))
+            elif through := self._through(piece, ended=False):
+                out.append(through)
+            if leak is not None and leak.stopped:
+                self._blocked = True
+            if self._blocked:
+                break
+        if len(self._gone_by) > _GONE_BY:
+            self._tell_stages()
+        return tuple(out)
 
     def close(self) -> tuple[str, ...]:
         """See the contract."""
@@ -94,20 +100,17 @@ class AnswerScreen:
         self._look()
         return (rest,) if rest else ()
 
-    def _goes_by(self, piece: str) -> bool:
-        """Whether nothing in ``piece`` concerns a stage; the stages then know that it went past them."""
-        sensitive, links = self._sensitive, self._links
-        if sensitive is not None and (sensitive.holds or sensitive.trigger.search(piece) is not None):
-            return False
-        if links is not None and (links.holds or LINK_TRIGGER.search(piece) is not None):
-            return False
-        if sensitive is not None:
-            sensitive.pass_by(piece)
-        if links is not None:
-            links.pass_by(piece)
-        return True
+    def _tell_stages(self) -> None:
+        """The stages learn what went by: it stands left of what comes."""
+        gone = "".join(self._gone_by[-_GONE_BY:])
+        self._gone_by.clear()
+        for stage in (self._sensitive, self._links):
+            if stage is not None:
+                stage.pass_by(gone)
 
     def _through(self, text: str, *, ended: bool) -> str:
+        if self._gone_by:
+            self._tell_stages()
         if self._sensitive is not None:
             text = self._sensitive.feed(text, ended=ended)
             self._blocked = self._blocked or self._sensitive.stopped

@@ -1,7 +1,7 @@
 """Notices when an answer repeats a text that must stay inside, also in other letters: case, spaces, signs, Latin for Russian, base64, hexadecimal, ROT13, reversed.
 
-Both texts are folded to lower-case Latin letters and digits. Of the secret text every 16th window of 48 folded characters is kept (as hashes); of the answer every window
-is looked up. So any copy of 64 folded characters is seen; shorter overlaps, such as a common phrase, are not. The answer is checked each time it
+Both texts are folded to lower-case Latin letters and digits. Of the secret text every window of 48 folded characters is kept (as hashes, made once for each text);
+of the answer every 16th is looked up. So any copy of 64 folded characters is seen; shorter overlaps, such as a common phrase, are not. The answer is checked each time it
 has grown by 32 characters, at fixed places, so that the result does not depend on its pieces: at most about 100 characters of a copy go out.
 """
 
@@ -18,8 +18,7 @@ from appliance.contracts.guard.v1.api import Action
 WINDOW: Final = 48
 _STEP: Final = 16
 _CHECK_EVERY: Final = 32
-_LOOK_BACK: Final = 2 * WINDOW + _CHECK_EVERY
-_MOST_SECRET: Final = 16_000
+_MOST_SECRET: Final = 4_000
 _LATIN: Final = dict(
     zip(
         "абвгдеёжзийклмнопрстуфхцчшщъыьэюя",
@@ -78,7 +77,7 @@ def folded(text: str) -> str:
     return text.translate(_FOLD)
 
 
-@lru_cache(64)
+@lru_cache(32)
 def fingerprints(secret: str) -> frozenset[int]:
     """Hashes of windows of ``secret`` and of its disguises; empty when it is shorter than a window."""
     secret = secret[:_MOST_SECRET]
@@ -88,7 +87,7 @@ def fingerprints(secret: str) -> frozenset[int]:
     found: set[int] = set()
     for reading in readings:
         text = folded(reading)
-        found.update(hash(text[start : start + WINDOW]) for start in range(0, len(text) - WINDOW + 1, _STEP))
+        found.update(hash(text[start : start + WINDOW]) for start in range(len(text) - WINDOW + 1))
     return frozenset(found)
 
 
@@ -107,7 +106,9 @@ class LeakWatch:
     def __init__(self, secret: str, action: Action) -> None:
         self._known = fingerprints(secret)
         self._action = action
-        self._tail = ""
+        self._new: list[str] = []  # since the last check
+        self._folded = ""
+        self._next = WINDOW  # end of the next window, counted in folded characters
         self._room = _CHECK_EVERY  # characters until the next check
         self._hides = False
         self.leaks = 0
@@ -116,7 +117,7 @@ class LeakWatch:
     def feed(self, piece: str) -> str:
         """What of ``piece`` may go on."""
         if len(piece) < self._room and not self._hides:
-            self._tail += piece
+            self._new.append(piece)
             self._room -= len(piece)
             return piece
         out: list[str] = []
@@ -124,24 +125,27 @@ class LeakWatch:
         while at < len(piece) and not self.stopped:
             part = piece[at : at + self._room]
             at += len(part)
-            self._tail += part
+            self._new.append(part)
             self._room -= len(part)
             if not self._hides:
                 out.append(part)
             if self._room == 0:
+                was_hidden = self._hides
                 self._check()
-                if self._hides and self.leaks and (not out or out[-1] != "…"):
+                if self._hides and not was_hidden:
                     out.append("…")
         return "".join(out)
 
     def _check(self) -> None:
         self._room = _CHECK_EVERY
-        self._tail = self._tail[-_LOOK_BACK:]
-        text = folded(self._tail)
-        known = self._known
-        leaks = any(
-            hash(text[start : start + WINDOW]) in known for start in range(max(0, len(text) - WINDOW - 3 * _CHECK_EVERY), len(text) - WINDOW + 1)
-        )
+        text = self._folded + folded("".join(self._new))
+        self._new.clear()
+        leaks = False
+        while self._next <= len(text):
+            leaks = leaks or hash(text[self._next - WINDOW : self._next]) in self._known
+            self._next += _STEP
+        cut = max(0, len(text) - WINDOW - _STEP)
+        self._folded, self._next = text[cut:], self._next - cut
         self.leaks += leaks
         self.stopped = leaks and self._action == "block"
         self._hides = leaks and self._action == "mask"

@@ -42,10 +42,13 @@ _PEM_TAIL_SO_FAR: Final = re.compile(r"-{1,5}\Z|-----E?N?D?\Z|-----END [A-Z0-9 ]
 def _beginnings() -> str:
     """A key's fixed beginning at the begin of a word, or as much of it as the text has so far."""
     parts = sorted({re.escape(prefix[:length]) + r"\Z" for prefix in PREFIXES for length in range(1, len(prefix))})
-    return rf"(?<![A-Za-z0-9_-])(?:{'|'.join(map(re.escape, PREFIXES))}|{'|'.join(parts)})"
+    return "|".join([*map(re.escape, PREFIXES), *parts])
 
 
-_SECRET_START: Final = rf"[:=—–]|(?<!\w)(?:(?:is|это)(?!\w)|(?:i|э|эт)\Z)|-----BEGIN|-----[BEGI]{{0,4}}\Z|-{{1,4}}\Z|{_beginnings()}"
+_SECRET_START: Final = (
+    r"[:=—–]|-(?:----BEGIN|----[BEGI]{0,4}\Z|-{0,3}\Z)|(?<![A-Za-z0-9_-])(?=[" + "".join(sorted({prefix[0] for prefix in PREFIXES})) + "iэ])"
+    rf"(?:(?<!\w)(?:(?:is|это)(?!\w)|(?:i|э|эт)\Z)|{_beginnings()})"
+)
 _PII_START: Final = r"\d|(?<![A-Za-z_.+%'-])[A-Za-z]"
 _STARTS: Final = {
     (True, False): re.compile(_SECRET_START),
@@ -74,10 +77,11 @@ class SensitiveStream(StreamStage):
         self._swallowed = 0
         self.found: Counter[tuple[str, str, Action]] = Counter()
 
-    @property
-    def holds(self) -> bool:
-        """Whether text is held back or swallowed."""
-        return bool(self._held or self._swallows)
+    def feed(self, piece: str, *, ended: bool = False) -> str:
+        """See the base class."""
+        out = super().feed(piece, ended=ended)
+        self.busy = self.busy or bool(self._swallows)
+        return out
 
     def _next(self, text: str, at: int) -> int:
         if self._swallows:

@@ -32,20 +32,11 @@ class StreamStage(ABC):
     def __init__(self) -> None:
         self._left = "\n"  # the last characters of the source that were let go: what stands left of a place
         self._held = ""
+        self.busy = False  # text is held back, or what comes must be followed: no piece may go by
         self.stopped = False
 
-    @property
-    def holds(self) -> bool:
-        """Whether text is held back."""
-        return bool(self._held)
-
-    @property
-    def left(self) -> str:
-        """The last characters of the source that went through."""
-        return self._left
-
     def pass_by(self, piece: str) -> None:
-        """``piece`` went around this stage: nothing in it begins or ends anything."""
+        """``piece`` went by: nothing in it begins or ends anything."""
         self._left = (self._left + piece)[-self.CONTEXT :]
 
     def feed(self, piece: str, *, ended: bool = False) -> str:
@@ -73,6 +64,7 @@ class StreamStage(ABC):
             out.append(decided.out)
             at = begin = decided.end
         self._held = text[begin:]
+        self.busy = begin < len(text)
         self._left = text[max(0, begin - self.CONTEXT) : begin] or self._left
         return "".join(out)
 
