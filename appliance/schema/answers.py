@@ -24,7 +24,6 @@ from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, Finish, Mo
 from appliance.kit.errors import ApplianceError
 from appliance.kit.telemetry import span
 from appliance.schema.asking import extracted, repair_messages, told
-from appliance.schema.closing import closing
 from appliance.schema.gate import AdmittedSchema, Violation, admit
 from appliance.schema.grammar import Grammar, grammar_of
 
@@ -209,11 +208,11 @@ async def _checked(text: str, finish: Finish, plan: AnswerPlan) -> tuple[str, tu
 def _check(text: str, finish: Finish, plan: AnswerPlan) -> tuple[str, tuple[Violation, ...]]:
     tail = ""
     if finish.reason == "length":
-        tail = (closing(plan.grammar.lark, text) if plan.grammar is not None else None) or ""
+        tail = (plan.grammar.ending(text) if plan.grammar is not None else None) or ""
     with span("schema.validate", {"schema": plan.admitted.digest[:12], "characters": len(text)}):
         violations = violations_of(text + tail, plan.admitted)
     if violations and finish.reason == "length":
-        violations = (Violation("", "", "the answer was cut at the allowed length; write less"), *violations)
+        violations = (*violations, Violation("", "", "the answer was cut at the allowed length; write less"))
     return tail, violations
 
 

@@ -27,8 +27,14 @@ class _Bytes:
         return list(text.encode() if isinstance(text, str) else text)
 
 
-def closing(lark: str, text: str) -> str | None:
-    """What to append to ``text``; "" = it is complete; None = ``text`` is no beginning of anything that the grammar lets pass."""
+def closing(lark: str, text: str, hints: str = "") -> str | None:
+    """What to append to ``text``; "" = it is complete; None = ``text`` is no beginning of anything that the grammar lets pass.
+
+    Args:
+        lark: the grammar.
+        text: the answer as far as it came.
+        hints: characters that patterns of the schema ask for, in their order: tried round and round, they satisfy most patterns in a few steps.
+    """
     from llguidance import LLMatcher
 
     matcher = LLMatcher(_vocabulary(), lark, log_level=0)
@@ -37,9 +43,12 @@ def closing(lark: str, text: str) -> str | None:
         return None
     in_string = _ends_in_string(text)
     added = bytearray()
+    wanted, at = hints.encode(), 0
     while not matcher.is_accepting():
         mask = matcher.compute_bitmask()
-        following = _chosen(mask, _INSIDE if in_string else _OUTSIDE)
+        following = 0x22 if in_string else _chosen(mask, _OUTSIDE)
+        if in_string and not mask[0x22 >> 3] >> (0x22 & 7) & 1:
+            following, at = _hinted(mask, wanted, at)
         if following is None or len(added) >= _MOST_BYTES or not matcher.consume_token(following):
             return None
         escaped = in_string and _is_escaping((begun[-64:] + added)[-64:])
@@ -54,6 +63,15 @@ def _vocabulary() -> Any:
     from llguidance import LLTokenizer, TokenizerWrapper
 
     return LLTokenizer(TokenizerWrapper(_Bytes()))
+
+
+def _hinted(mask: bytes, wanted: bytes, at: int) -> tuple[int | None, int]:
+    """The next byte of ``wanted`` that may follow, and where to go on from there; without one, any likely byte."""
+    for step in range(len(wanted)):
+        value = wanted[(at + step) % len(wanted)]
+        if mask[value >> 3] >> (value & 7) & 1:
+            return value, (at + step + 1) % len(wanted)
+    return _chosen(mask, _INSIDE), at
 
 
 def _chosen(mask: bytes, liked: bytes) -> int | None:

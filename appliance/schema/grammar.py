@@ -6,6 +6,7 @@ No white space is generated: a random model would otherwise write nothing else. 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,11 +14,15 @@ from typing import Any, Final
 
 import msgspec
 
+from appliance.schema.closing import closing
 from appliance.schema.gate import AdmittedSchema, admit
 from appliance.schema.narrowing import Bounds, Narrowed, narrowed
+from appliance.schema.places import places
 
 _OPTIONS: Final = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 _KEPT: Final = 64
+_PLAIN: Final = re.compile(r"(?<!\\)[^\W_]|[-@:. /]")
+_MOST_HINTS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,10 @@ class Grammar:
     lark: str
     schema: Mapping[str, Any]
     unenforced: tuple[str, ...]
+
+    def ending(self, text: str) -> str | None:
+        """What to append to an answer that was cut; see ``closing``."""
+        return closing(self.lark, text, _hints(self.schema))
 
 
 def grammar_of(schema: Mapping[str, Any] | bool | AdmittedSchema, bounds: Bounds | None = None) -> Grammar:
@@ -68,6 +77,12 @@ def compiles(lark: str) -> bool:
 
     is_error, _ = LLMatcher.validate_grammar_with_warnings(LLMatcher.grammar_from_lark(lark))
     return not is_error
+
+
+def _hints(schema: object) -> str:
+    """The plain characters of all patterns, in order, each run of them once."""
+    patterns = [value for place in places(schema) if isinstance(value := place.schema.get("pattern"), str)]
+    return "".join(_PLAIN.findall("".join(dict.fromkeys(patterns))[:_MOST_HINTS]))
 
 
 def _only_objects(schema: object) -> bool:
