@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from appliance.cli import models_bring, models_keep
+from appliance.cli import models_bring, models_keep, models_serve
 from appliance.home import Home
 from appliance.hub.collecting import Candidate, collect, read_pins
 from appliance.hub.model_spec import KINDS, ModelCatalog, ModelSpec
@@ -28,6 +28,7 @@ from appliance.kit.errors import OUTCOMES, ApplianceError
 app = typer.Typer(no_args_is_help=True, help="Models of this box: bring them in, point aliases at them, check them.")
 models_bring.register(app)
 models_keep.register(app)
+models_serve.register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Alias = Annotated[str, typer.Argument(help="Alias, or kind.alias where two kinds share one.")]

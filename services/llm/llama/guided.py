@@ -1,13 +1,13 @@
 """Grammars that llama.cpp is given: a JSON answer, calls of tools. Pure, apart from asking llguidance whether it takes them.
 
-llama.cpp drops a grammar that it cannot compile without a word and generates freely, so what is sent was compiled here first, and a keyword that cannot
-be enforced is named before anything is generated. JSON is written without any whitespace between its tokens: a model that may write blanks can write
-them for ever.
+llama.cpp drops a grammar that it cannot compile without a word and generates freely, so what is sent was compiled here first. Grammars of schemas are
+``appliance.schema.grammar``'s; keywords that they leave to validation are validated by who asked for the schema, except in a strict tool, which promises
+all of them and is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -16,28 +16,20 @@ from llguidance import LLMatcher
 
 from appliance.contracts.llm.v1.api import AnswerSchema, ToolSpec
 from appliance.kit.errors import ApplianceError
+from appliance.schema.grammar import grammar_of
 
 HEADER: Final = "%llguidance {}\n"
 TAG: Final = "<tool_call>"
 END_TAG: Final = "</tool_call>"
 MOST_CALLS: Final = 8
-_COMPACT: Final = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
-_ANY_OBJECT: Final = '{"type":"object"}'
 _MESSAGE_CHARACTERS: Final = 300
-_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+_encode: Final = msgspec.json.Encoder().encode
+_START: Final = "start: "
 
 
 def answer_grammar(schema: AnswerSchema) -> str:
-    """The grammar under which every whole answer satisfies ``schema``.
-
-    Raises:
-        ApplianceError: ``schema_unsupported`` naming what the engine cannot enforce.
-    """
-    text = f"start: {json_rule(schema.schema)}"
-    problem = problem_of(text)
-    if problem:
-        raise _unsupported(f"the answer schema {schema.name!r}", problem)
-    return HEADER + text
+    """The grammar of a whole answer. Raises ``schema_invalid``, ``schema_unsupported`` from the schema gate."""
+    return grammar_of(schema.schema).text
 
 
 def calls_grammar(tools: Sequence[ToolSpec], choice: str, *, tagged: bool) -> str:
@@ -69,13 +61,8 @@ def calls_grammar(tools: Sequence[ToolSpec], choice: str, *, tagged: bool) -> st
     text = "\n".join(rules)
     problem = problem_of(text)
     if problem:
-        raise _unsupported("the tools of this request", problem)
+        raise _unsupported("the tools together", problem)
     return HEADER + text
-
-
-def json_rule(schema: Mapping[str, object]) -> str:
-    """``%json`` with the schema on one line, whitespace off."""
-    return "%json " + _encode({**schema, "x-guidance": _COMPACT}).decode()
 
 
 @lru_cache(maxsize=128)
@@ -86,15 +73,10 @@ def problem_of(grammar: str) -> str:
 
 
 def _arguments_rule(tool: ToolSpec) -> str:
-    if not tool.parameters:
-        return "%json " + _encode({**msgspec.json.decode(_ANY_OBJECT), "x-guidance": _COMPACT}).decode()
-    rule = json_rule(tool.parameters)
-    problem = problem_of(f"start: {rule}")
-    if not problem:
-        return rule
-    if tool.strict:
-        raise _unsupported(f"the strict tool {tool.name!r}", problem)
-    return json_rule({"type": "object"})
+    grammar = grammar_of({"type": "object", **tool.parameters})
+    if tool.strict and grammar.unenforced:
+        raise _unsupported(f"in the parameters of the strict tool {tool.name!r}", ", ".join(grammar.unenforced))
+    return grammar.lark.removeprefix(_START)
 
 
 def _opening(name: str) -> str:
@@ -106,5 +88,6 @@ def _quoted(text: str) -> str:
 
 
 def _unsupported(what: str, problem: str) -> ApplianceError:
-    hint = "leave out the named keywords, or ask a model whose schema support is `asked`: there the answer is checked and repaired"
-    return ApplianceError("schema_unsupported", f"{what} cannot be enforced: {problem}", hint=hint)
+    return ApplianceError(
+        "schema_unsupported", f"this engine cannot enforce {what}: {problem}", hint="leave these keywords out, or set strict to false"
+    )

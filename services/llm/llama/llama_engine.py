@@ -48,6 +48,7 @@ class LlamaEngine:
         self._serving: asyncio.Future[LlamaProcess] = asyncio.get_running_loop().create_future()
         self._process: LlamaProcess | None = None
         self._gave_up_at = 0.0
+        self._closed = False
         self._keeping = asyncio.create_task(self._keep())
 
     @classmethod
@@ -75,7 +76,7 @@ class LlamaEngine:
 
     def try_again(self) -> None:
         """After giving up: load once more, unless that was done a moment ago."""
-        if self._keeping.done() and time.monotonic() - self._gave_up_at > _AGAIN_SECONDS:
+        if self._keeping.done() and not self._closed and time.monotonic() - self._gave_up_at > _AGAIN_SECONDS:
             self._serving = asyncio.get_running_loop().create_future()
             self._keeping = asyncio.create_task(self._keep())
 
@@ -89,6 +90,7 @@ class LlamaEngine:
 
     async def close(self) -> None:
         """End the process and give the snapshot back."""
+        self._closed = True
         self._keeping.cancel()
         await asyncio.gather(self._keeping, return_exceptions=True)
         if self._process is not None:
@@ -112,12 +114,12 @@ class LlamaEngine:
                 self._give_up(ApplianceError("unavailable", f"model {self._spec.alias!r} cannot be read: {error.strerror}", hint="check the disk"))
                 return
             except LlamaLostError as lost:
-                reason, damaged, lived = lost.reason, lost.damaged, 0.0
+                if lost.code:
+                    self._give_up(self._refusal(lost) if lost.code == "model_refused" else self._lost(lost.reason))
+                    return
+                lived, reason = 0.0, lost.reason
             else:
-                lived, reason, damaged = await self._watch(process), process.reason, False
-            if damaged:
-                self._give_up(self._refusal(reason))
-                return
+                lived, reason = await self._watch(process), process.reason
             pause, tries = (_FIRST_PAUSE_SECONDS, 1) if lived > _PROVEN_SECONDS else (pause * 2 if tries else pause, tries + 1)
             log.warning("llama_process_lost", model=self._spec.alias, why=reason, tries=tries)
             if tries >= _TRIES:
@@ -144,11 +146,12 @@ class LlamaEngine:
             self._serving = asyncio.get_running_loop().create_future()
         self._serving.set_exception(problem)
         self._serving.exception()  # seen: perhaps nobody asks
-        log.warning("llama_not_served", model=self._spec.alias, code=problem.code, why=problem.message)
+        if not self._closed:
+            log.warning("llama_not_served", model=self._spec.alias, code=problem.code, why=problem.message)
 
-    def _refusal(self, reason: str) -> ApplianceError:
+    def _refusal(self, lost: LlamaLostError) -> ApplianceError:
         hint = "import the model again, or another quantisation: this file is damaged, or of an architecture that this release does not know"
-        return ApplianceError("model_refused", f"llama.cpp does not take the file of model {self._spec.alias!r}: {reason}", hint=hint)
+        return ApplianceError("model_refused", f"llama.cpp does not take the file of model {self._spec.alias!r}: {lost.reason}", hint=hint)
 
     def _lost(self, reason: str) -> ApplianceError:
         hint = "see the log for `llama_process_lost`; raise memory_limit_mb in models.toml if memory is the reason; `appliance doctor` tries it again"

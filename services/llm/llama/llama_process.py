@@ -40,12 +40,12 @@ _MEMORY: Final = re.compile(
 
 
 class LlamaLostError(Exception):
-    """The child did not come up, or ended; ``damaged``: it refused the file, so that trying again is of no use."""
+    """The child did not come up, or ended. ``code``: of an error that the next start would meet again (the file, the memory); empty: worth another try."""
 
-    def __init__(self, reason: str, *, damaged: bool = False) -> None:
+    def __init__(self, reason: str, code: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        self.damaged = damaged
+        self.code = code
 
 
 class LlamaProcess:
@@ -119,10 +119,10 @@ class LlamaProcess:
             raise LlamaLostError("it said something that is no report") from error
         said = " ".join(self._notes)
         if _MEMORY.search(said + (report.problem if report is not None else "")):
-            raise LlamaLostError("its memory limit is too small for it")
+            raise LlamaLostError("it needs more memory than memory_limit_mb in models.toml allows", "unavailable")
         if report is None:
             raise LlamaLostError(self.reason)
-        raise LlamaLostError(self._complaint() or report.problem, damaged=report.problem.startswith("RuntimeError"))
+        raise LlamaLostError(self._complaint() or report.problem, "model_refused" if report.problem.startswith("RuntimeError") else "")
 
     def _complaint(self) -> str:
         """The first error that llama.cpp wrote: the later ones only say that the earlier happened."""
@@ -187,5 +187,5 @@ def _environment() -> dict[str, str]:
     threads 200 times slower than one (measured, ADR 0031).
     """
     kept = {name: os.environ[name] for name in ("PATH", *PLACES, "CUDA_VISIBLE_DEVICES") if name in os.environ}
-    own = {"PYTHONPATH": str(_ROOT), "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "MALLOC_ARENA_MAX": "2", "GOMP_SPINCOUNT": "20000"}
+    own = {"PYTHONPATH": str(_ROOT), "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "MALLOC_ARENA_MAX": "2", "GOMP_SPINCOUNT": "2000"}
     return {**kept, **SWITCHES, **own}
