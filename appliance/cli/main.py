@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from appliance.cli import (
+    agents,
     approvals,
     audit,
     backup,
@@ -30,6 +31,7 @@ from appliance.cli import (
     templates,
     trust,
     up,
+    usage,
     users,
 )
 from appliance.kit.errors import ApplianceError
@@ -48,6 +50,7 @@ app.command("status")(up.status)
 app.command("chat")(chat.chat)
 app.command("search")(chat.search)
 app.command("report")(report.report)
+app.command("usage")(usage.usage)
 app.command("doctor")(doctor.doctor)
 app.command("mcp")(mcp.mcp)
 app.command("smoke")(smoke.smoke)
@@ -58,6 +61,8 @@ app.add_typer(docs.app, name="docs")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(executors.app, name="executors")
+app.add_typer(agents.agents, name="agents")
+app.add_typer(agents.tools, name="tools")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(users.app, name="users")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,16 @@ class AgentSide:
     servers: McpServers
     watching: asyncio.Task[None]
 
+    def sources(self) -> Sequence[Mapping[str, object]]:
+        """Where tools come from, and how they are, for operators; ``pin`` is what ``agents.toml`` may pin a server to."""
+        pins = {plugin.name: plugin.pin for plugin in self.servers.plugins()}
+        count = Counter(str(row["source"]) for row in self.toolbox.describe())
+        rows = [{"source": name, "health": health, "tools": count[name], "pin": pins.get(name, "")} for name, health in self.toolbox.health().items()]
+        return [*rows, {"source": "agents.toml", "health": self.agents.health(), "tools": 0, "pin": ""}]
+
     async def probe(self) -> str:
         """For ``/readyz``: a server that is down degrades its own tools only."""
-        wrong = [f"{name}: {state}" for name, state in {"agents.toml": self.agents.health(), **self.toolbox.health()}.items() if state != "ok"]
+        wrong = [f"{row['source']}: {row['health']}" for row in self.sources() if row["health"] != "ok"]
         return f"degraded: {'; '.join(wrong)[:500]}" if wrong else f"{len(self.toolbox.describe())} tools"
 
 
@@ -55,6 +63,7 @@ async def open_agents(
     version: Version,
     tasks: Tasks | None = None,
     more: Sequence[Plugin] = (),
+    also_allows: Callable[[str, str], bool] = lambda _agent, _tool: True,
 ) -> AsyncIterator[AgentSide]:
     """Open everything; MCP servers connect in the background.
 
@@ -69,6 +78,7 @@ async def open_agents(
         version: of the documents in some spaces, for that cache.
         tasks: the orchestrator, None when the box runs without one.
         more: plugins of other services.
+        also_allows: (agent, tool) → whether the site's guardrails let it; a tool must be on both lists.
 
     Raises:
         ApplianceError: ``settings_invalid``, ``home_invalid``.
@@ -81,10 +91,15 @@ async def open_agents(
     async with McpServers(home / "agents") as servers:
         await servers.take_over(agents.config)
         toolbox = BoxToolbox(
-            lambda: (*built_in, *servers.plugins()), agents.allows, agents.rules, audit, ResultCache(store, version), grants, settings
-        )  # fmt: skip
+            lambda: (*built_in, *servers.plugins()),
+            lambda agent, tool: agents.allows(agent, tool) and also_allows(agent, tool),
+            agents.rules,
+            audit,
+            ResultCache(store, version),
+            grants,
+            settings,
+        )
         async with toolbox:
-            await asyncio.to_thread(toolbox.warm)
             watching = asyncio.create_task(agents.watch(servers.take_over, settings.look_seconds), name="agents-watch")
             try:
                 yield AgentSide(toolbox, agents, grants, servers, watching)

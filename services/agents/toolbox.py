@@ -80,6 +80,7 @@ class BoxToolbox:
         self._grants = grants
         self._settings = settings or AgentSettings()
         self._checker = checker or ArgumentChecker()
+        self._is_warm = False
         self._slots = asyncio.Semaphore(self._settings.at_once)
         self._written: OrderedDict[tuple[str, ...], asyncio.Future[ToolOutcome]] = OrderedDict()
         self._foresight = Foresight(self._settings.speculation_seconds)
@@ -90,13 +91,11 @@ class BoxToolbox:
     async def __aexit__(self, *_: object) -> None:
         await self._foresight.close()
 
-    def warm(self) -> None:
-        """Prepare the schemas that are there: 15 ms each, and 0.3 s once. Blocking: before the toolbox is used, in a thread."""
-        for tool, _ in self._known().values():
-            self._checker.check_schema(tool.schema)
-
     def offered(self, context: ToolContext) -> Sequence[ToolSpec]:
         """See the contract. Sorted by name, so that prompts of equal turns are equal."""
+        if not self._is_warm:
+            self._is_warm = True
+            asyncio.get_running_loop().run_in_executor(None, self._warm)
         return [tool.spec for _, (tool, _) in sorted(self._visible(context).items())]
 
     async def run(self, calls: Sequence[ToolCall], context: ToolContext) -> Sequence[ToolOutcome]:
@@ -144,6 +143,12 @@ class BoxToolbox:
     def health(self) -> Mapping[str, str]:
         """By plugin: ``ok`` or what is wrong."""
         return {plugin.name: plugin.health() for plugin in self._plugins()}
+
+    def _warm(self) -> None:
+        """Prepare the schemas that are there, 15 ms each and 0.3 s once, in a thread: while the model thinks, not when the box starts."""
+        for tool, _ in self._known().values():
+            with suppress(ApplianceError):
+                self._checker.check_schema(tool.schema)
 
     def _known(self) -> dict[str, tuple[Tool, str]]:
         known: dict[str, tuple[Tool, str]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from appliance.contracts.orchestrator.v1.values import EMPTY, Wire
 from appliance.contracts.router.v1.agents import Agents
 from appliance.contracts.tools.v1.api import Toolbox, ToolContext
 from appliance.contracts.tools.v1.approvals import ToolApprovals
+from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError, not_found
 from appliance.kit.logging import correlation_id
 from services.gateway.caller import Caller
@@ -25,11 +27,12 @@ ApprovalId = Annotated[str, Path(min_length=1, max_length=100)]
 
 @dataclass(frozen=True, slots=True)
 class ToolDesk:
-    """What the routes need of the box."""
+    """What the routes need of the box; ``sources`` says where tools come from and how they are."""
 
     toolbox: Toolbox
     agents: Agents
     approvals: ToolApprovals
+    sources: Callable[[], Sequence[Mapping[str, object]]] = tuple
 
 
 class ToolCallByHand(Wire, frozen=True):
@@ -66,13 +69,17 @@ def tool_routes(desk: ToolDesk) -> APIRouter:
     @router.get("/tools", summary="What the caller may use with an agent; with `every` all that there is, for administrators", **told())
     async def tools(caller: Caller, agent: AgentInQuery = "assistant", every: bool = False) -> Response:
         if every:
-            if not caller.is_admin:
-                raise ApplianceError("forbidden", "only administrators see every tool", hint="leave out every")
+            _for_administrators(caller)
             return answered({"data": list(desk.toolbox.describe())})
         if desk.agents.get(agent) is None:
             raise not_found("agent")
         offered = desk.toolbox.offered(ToolContext(caller, agent))
         return answered({"data": [{"name": one.name, "description": one.description, "parameters": one.parameters} for one in offered]})
+
+    @router.get("/tools/sources", summary="Where tools come from, and how they are, for administrators", **told())
+    async def sources(caller: Caller) -> Response:
+        _for_administrators(caller)
+        return answered({"data": list(desk.sources())})
 
     @router.post(
         "/tools/call",
@@ -101,3 +108,8 @@ def tool_routes(desk: ToolDesk) -> APIRouter:
         return answered(await desk.approvals.decide(caller, approval_id, asked.decision))
 
     return router
+
+
+def _for_administrators(caller: Principal) -> None:
+    if not caller.is_admin:
+        raise ApplianceError("forbidden", "only administrators see this", hint="see what you may use with GET /api/tools")
