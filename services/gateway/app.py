@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 
+from appliance.kit.errors import ApplianceError
 from services.gateway.api import build_api
 from services.gateway.asgi import AsgiApp, Exchange
 from services.gateway.authentication import Door
@@ -21,13 +23,14 @@ from services.gateway.chat_edge import ChatEdge
 from services.gateway.chat_request import decode_chat_request
 from services.gateway.completions_form import CompletionsForm
 from services.gateway.conversation import Conversation
+from services.gateway.domain import NO_PRICES, Prices
 from services.gateway.front import Front, Handler
 from services.gateway.health import Health
 from services.gateway.limits import RateLimits, Slots
 from services.gateway.measures import GatewayMetrics
 from services.gateway.openapi import openapi_document
 from services.gateway.page import Page
-from services.gateway.ports import Dependencies
+from services.gateway.ports import Dependencies, Models
 from services.gateway.responses_form import ResponsesForm
 from services.gateway.responses_request import decode_response_request
 from services.gateway.routes_approvals import approval_routes
@@ -42,6 +45,7 @@ from services.gateway.routes_schedules import schedule_routes
 from services.gateway.routes_spaces import space_routes
 from services.gateway.routes_tasks import task_routes
 from services.gateway.routes_threads import thread_routes
+from services.gateway.routes_usage import usage_routes
 from services.gateway.routes_work import work_routes
 from services.gateway.settings import GatewaySettings
 from services.gateway.usage import UsageAccounts
@@ -64,13 +68,14 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
     sockets = Slots(settings.max_websockets, settings.max_websockets, "sockets")
     uploads = Slots(settings.max_uploads_at_once, settings.max_uploads_per_principal, "uploads")
     metrics.sessions.set_function(lambda: chats.in_flight + sockets.in_flight)
-    accounts = UsageAccounts(dependencies.usage, settings.usage_flush_seconds)
-    conversation = Conversation(dependencies.router, dependencies.models, dependencies.threads, accounts, door)
+    accounts = UsageAccounts(dependencies.usage, settings.usage_flush_seconds, partial(_prices, dependencies.models), dependencies.quotas)
+    conversation = Conversation(dependencies.router, dependencies.models, dependencies.threads, accounts, door, dependencies.quotas)
     waits = Slots(settings.max_waits_at_once, settings.max_waits_per_principal, "waits")
     feeds = Slots(settings.max_feeds_at_once, settings.max_feeds_per_principal, "feeds")
     api = build_api(
         [
-            identity_routes(dependencies.sessions, limits, accounts),
+            identity_routes(dependencies.sessions, limits),
+            usage_routes(accounts),
             space_routes(dependencies),
             document_routes(dependencies, uploads, settings),
             thread_routes(dependencies),
@@ -94,6 +99,14 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
         metrics,
         lambda: _background(accounts),
     )
+
+
+def _prices(models: Models, alias: str) -> Prices:
+    """Those of a chat model; none for one that is gone, so that accounts end no answer."""
+    try:
+        return models.card(alias, "chat").prices
+    except ApplianceError:
+        return NO_PRICES
 
 
 def _orchestrator_routes(box: Dependencies, waits: Slots, feeds: Slots, settings: GatewaySettings) -> list[APIRouter]:

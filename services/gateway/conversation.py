@@ -13,11 +13,13 @@ from appliance.contracts.llm.v1.api import Message, ToolCall
 from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, Router, TokenEvent, ToolCallsEvent
 from appliance.identity.principal import Principal
 from appliance.kit.errors import not_found
+from services.gateway.asgi import Header
 from services.gateway.authentication import DONE, Door
 from services.gateway.domain import ThreadMessage
 from services.gateway.error_bodies import invalid
 from services.gateway.ports import Models, ThreadStore
-from services.gateway.usage import UsageAccounts
+from services.gateway.quotas import Quotas
+from services.gateway.usage import Billed, UsageAccounts
 
 NEW_THREAD: Final = "new"
 _TITLE_CHARACTERS: Final = 80
@@ -43,15 +45,18 @@ class Answer:
 class Conversation:
     """Runs turns. ``prepare`` refuses before anything is spent, ``run`` streams."""
 
-    def __init__(self, router: Router, models: Models, threads: ThreadStore, usage: UsageAccounts, door: Door) -> None:
+    def __init__(
+        self, router: Router, models: Models, threads: ThreadStore, usage: UsageAccounts, door: Door, quotas: Quotas | None = None
+    ) -> None:
         self._router = router
         self._models = models
         self._threads = threads
         self._usage = usage
         self._door = door
+        self._quotas = quotas
 
     def check(self, model: str, spaces: Sequence[str] | None, principal: Principal) -> None:
-        """Raises ``model_not_found``, and ``not_found`` for a space that is absent or foreign; no I/O."""
+        """Raises ``model_not_found``, ``not_found`` for a space that is absent or foreign, and ``quota_exceeded``; no I/O."""
         card = self._models.card(model)
         if card.kind != "chat":
             raise invalid(f"model {model!r} does not chat", "model", hint="GET /v1/models lists the models")
@@ -60,12 +65,17 @@ class Conversation:
             for space in spaces:
                 if space not in readable:
                     raise not_found("space")
+        self.quota_headers(spaces, principal)
+
+    def quota_headers(self, spaces: Sequence[str] | None, principal: Principal) -> tuple[Header, ...]:
+        """What is left of the tightest quota, with a warning when it is little; () without quotas. Raises ``quota_exceeded``."""
+        return () if self._quotas is None else self._quotas.check(principal, spaces)
 
     async def open_thread(self, thread_id: str, turn: ChatTurn, principal: Principal, answer: Answer) -> tuple[ChatTurn, list[Message]]:
         """The turn in the spaces of the thread, and the history; ``answer`` learns the id. A thread is made when ``thread_id`` is ``new``.
 
         Raises:
-            ApplianceError: ``not_found`` for an absent or foreign thread, and when no space of the thread may be read any more.
+            ApplianceError: ``not_found`` for an absent or foreign thread, and when no space of the thread may be read any more; ``quota_exceeded``.
         """
         if thread_id == NEW_THREAD:
             title = " ".join(turn.messages[-1].content.split())[:_TITLE_CHARACTERS]
@@ -78,6 +88,7 @@ class Conversation:
         history = [Message(one.role, one.content) for one in messages[-_HISTORY_MESSAGES:] if not is_withheld(one, readable)]
         if turn.spaces is None and thread.spaces is not None:
             turn = replace(turn, spaces=_left(thread.spaces, readable))
+            self.quota_headers(turn.spaces, principal)
         return replace(turn, thread_id=thread_id), history
 
     async def run(self, turn: ChatTurn, principal: Principal, answer: Answer) -> AsyncGenerator[ChatEvent, None]:
@@ -100,11 +111,19 @@ class Conversation:
 
     async def _settle(self, turn: ChatTurn, principal: Principal, answer: Answer, done: DoneEvent) -> None:
         answer.done = done
-        self._usage.count(principal.subject, done.usage)
+        billed = Billed(principal.subject, principal.account, done.model, _counted_space(turn.spaces), turn.thread_id, turn.task_id)
+        self._usage.count(principal.subject, done.usage, billed, cached=done.cached, tool_calls=done.tool_calls)
         if answer.thread_id is not None:
             question = turn.messages[-1].content
             await self._threads.add_turn(principal.subject, answer.thread_id, question, answer.text, answer.citations, turn.model)
             await self._door.record(principal.subject, "thread.add_turn", f"thread:{answer.thread_id}", DONE, turn.trace_id, {})
+
+
+def _counted_space(spaces: tuple[str, ...] | None) -> str:
+    """The space that a turn is counted for: its only one, ``*`` for several (or all), "" for none."""
+    if spaces is None or len(spaces) > 1:
+        return "*"
+    return spaces[0] if spaces else ""
 
 
 def is_withheld(message: ThreadMessage, readable: frozenset[str]) -> bool:

@@ -17,8 +17,9 @@ from appliance.contracts.sgr.v1.api import Artefacts, SchemaGuided, Templates
 from appliance.identity.domain import Member, Space, TokenPair
 from appliance.identity.principal import Principal, SpaceRole
 from services.gateway.asgi import AsgiApp
-from services.gateway.domain import Check, ModelCard, ModelKind, Thread, ThreadMessage, UsageRow
+from services.gateway.domain import Check, ModelCard, ModelKind, Thread, ThreadMessage, UsageQuery, UsageRow, UsageTotal
 from services.gateway.orchestration import Orchestration
+from services.gateway.quotas import Quotas
 
 
 class Authenticator(Protocol):
@@ -155,7 +156,15 @@ class UsageStore(Protocol):
         ...
 
     async def read(self, subject: str, since_day: str) -> Sequence[UsageRow]:
-        """Rows of ``subject`` from ``since_day`` on, oldest first."""
+        """Days of ``subject`` from ``since_day`` on, oldest first, each summed over everything else."""
+        ...
+
+    async def totals(self, query: UsageQuery) -> Sequence[UsageTotal]:
+        """Sums by group."""
+        ...
+
+    async def spent(self, since_day: str) -> Sequence[UsageRow]:
+        """Sums by day, account and space from ``since_day`` on, for quotas."""
         ...
 
 
@@ -183,6 +192,7 @@ class Dependencies:
     page_folder: Path | None = None
     orchestration: Orchestration | None = None
     mcp: AsgiApp | None = None
+    quotas: Quotas | None = None
     schema_guided: SchemaGuided | None = None
     templates: Templates | None = None
     artefacts: Artefacts | None = None

@@ -1,21 +1,18 @@
-"""Signing in, who am I, token accounts."""
+"""Signing in, who am I."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from appliance.identity.domain import TokenPair
 from services.gateway.caller import Address, Caller
 from services.gateway.limits import RateLimits
 from services.gateway.ports import Sessions
-from services.gateway.schemas import Login, Me, RefreshToken, TokenAnswer, UsageDay, UsageList
-from services.gateway.usage import UsageAccounts
+from services.gateway.schemas import Login, Me, RefreshToken, TokenAnswer
 
 
-def identity_routes(sessions: Sessions, limits: RateLimits, usage: UsageAccounts) -> APIRouter:
-    """``/api/auth/*``, ``/api/me``, ``/api/usage``."""
+def identity_routes(sessions: Sessions, limits: RateLimits) -> APIRouter:
+    """``/api/auth/*``, ``/api/me``."""
     router = APIRouter(prefix="/api", tags=["identity"])
 
     @router.post("/auth/login", summary="Sign in")
@@ -37,15 +34,6 @@ def identity_routes(sessions: Sessions, limits: RateLimits, usage: UsageAccounts
     async def me(caller: Caller) -> Me:
         spaces = {name: role.name.lower() for name, role in sorted(caller.spaces.items())}
         return Me(subject=caller.subject, kind=caller.kind, roles=sorted(caller.roles), spaces=spaces)
-
-    @router.get("/usage", summary="Token accounts of the caller by day, oldest first")
-    async def accounts(caller: Caller, days: Annotated[int, Query(ge=1, le=366)] = 30) -> UsageList:
-        rows = await usage.read(caller.subject, days)
-        return UsageList(
-            data=[
-                UsageDay(day=row.day, requests=row.requests, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens) for row in rows
-            ]
-        )
 
     return router
 

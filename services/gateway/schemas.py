@@ -246,15 +246,24 @@ class WholeThread(ThreadAnswer):
     messages: list[MessageAnswer]
 
 
-class UsageDay(Answer):
-    day: str = Field(examples=["2026-01-31"])
+class UsageGroup(Answer):
+    key: str = Field(description="day, account, space, thread, task or model; empty = none, `*` = several spaces", examples=["2026-01-31"])
+    day: str | None = Field(default=None, description="the same as `key`, when grouped by day", examples=["2026-01-31"])
     requests: int
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = Field(description="of prompt_tokens, those that the engine had cached")
+    saved_tokens: int = Field(description="tokens of answers that came from the box's cache; they were not spent")
+    cache_hits: int
+    tool_calls: int
+    cost: float = Field(description="in the currency of the prices in models.toml")
 
 
 class UsageList(Answer):
-    data: list[UsageDay]
+    by: str = "day"
+    since: str = Field(examples=["2026-01-01"])
+    until: str = Field(examples=["2026-01-31"])
+    data: list[UsageGroup]
 
 
 class CheckAnswer(Answer):

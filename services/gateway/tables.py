@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from appliance.kit.sql import Schema
 
-SCHEMA: Final = Schema(name="gateway", migrations="services.gateway.migrations", head="0001")
+SCHEMA: Final = Schema(name="gateway", migrations="services.gateway.migrations", head="0002")
 
 metadata: Final = sa.MetaData()
 
@@ -37,12 +37,23 @@ messages: Final = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
 )
 
-usage: Final = sa.Table(
-    "gateway_usage",
+accounts: Final = sa.Table(
+    "gateway_accounts",
     metadata,
-    sa.Column("subject", sa.String(200), primary_key=True),
     sa.Column("day", sa.String(10), primary_key=True),
+    sa.Column("subject", sa.String(200), primary_key=True),
+    sa.Column("account", sa.String(200), primary_key=True),
+    sa.Column("model", sa.String(200), primary_key=True),
+    sa.Column("space", sa.String(200), primary_key=True),
+    sa.Column("thread", sa.String(200), primary_key=True),
+    sa.Column("task", sa.String(200), primary_key=True),
     sa.Column("requests", sa.BigInteger, nullable=False),
     sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
     sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cached_tokens", sa.BigInteger, nullable=False),
+    sa.Column("saved_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cache_hits", sa.BigInteger, nullable=False),
+    sa.Column("tool_calls", sa.BigInteger, nullable=False),
+    sa.Column("cost_nano", sa.BigInteger, nullable=False),
+    sa.Index("gateway_accounts_by_account", "account", "day"),
 )

@@ -30,8 +30,8 @@ MIGRATION = b'''"""A colour for threads, and a table that only this release has.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -55,9 +55,9 @@ def _bundle(sequence: int, *, newer: bool = False, ending: str = "") -> SmallBun
     heads = schemas.heads()
     if newer:
         tables = files["app/services/gateway/tables.py"]
-        heads["gateway"] = "0002"
-        files["app/services/gateway/tables.py"] = tables.replace(b'head="0001"', b'head="0002"')
-        files["app/services/gateway/migrations/v0002_marks.py"] = MIGRATION
+        heads["gateway"] = "0003"
+        files["app/services/gateway/tables.py"] = tables.replace(b'head="0002"', b'head="0003"')
+        files["app/services/gateway/migrations/v0003_marks.py"] = MIGRATION
         assert files["app/services/gateway/tables.py"] != tables
     files["meta/release.json"] = canonical_json.encode({"schema_heads": heads, "ending": ending})
     return SmallBundle(trust=small_trust(), files=files, sequence=sequence)
@@ -78,13 +78,13 @@ def test_documents_and_threads_of_both_releases_survive_the_rollback(tmp_path: P
         operations.install(site, first.write(tmp_path / "1.bundle"), settings, wishes)
         _write(home, "first", "The pump in hall seven is serviced every 30 days.")
         operations.upgrade(site, second.write(tmp_path / "2.bundle"), wishes)
-        assert _version(home) == "0002"
+        assert _version(home) == "0003"
         _write(home, "second", "The boiler in hall nine is serviced every 90 days.")
         started = time.monotonic()
         done = operations.rollback(site, check=HealthCheck(60))
         print(f"rollback to ready: {time.monotonic() - started:.1f} s", file=sys.stderr)
-        assert "gateway 0002 → 0001" in done.data
-        assert _version(home) == "0001"
+        assert "gateway 0003 → 0002" in done.data
+        assert _version(home) == "0002"
         with _client(home) as box:
             names = {document["name"] for document in box.get("/api/documents").raise_for_status().json()["data"]}
             titles = {thread["title"] for thread in box.get("/api/threads").raise_for_status().json()["data"]}
