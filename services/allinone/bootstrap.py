@@ -20,6 +20,7 @@ from appliance.hub.roots import hub_roots
 from appliance.identity.bootstrap import bootstrap_admin, open_identity
 from appliance.identity.service import Identity
 from appliance.kit.sql import open_database
+from services.allinone.chat_side import ChatSettings, open_chat_side
 from services.allinone.egress_watch import EgressWatch
 from services.allinone.live_models import LiveModels
 from services.allinone.models_watch import ModelsWatch, file_state
@@ -40,7 +41,7 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.sqlalchemy_threads import SqlAlchemyThreads
 from services.gateway.sqlalchemy_usage import SqlAlchemyUsage
 from services.gateway.tables import SCHEMA as GATEWAY_SCHEMA
-from services.llm.bootstrap import build_chat_model
+from services.llm.bootstrap import BuiltModel, Hub, build_chat_model
 from services.llm.settings import LlmSettings
 from services.rerank.lexical_reranker import LexicalReranker
 from services.retrieval.bootstrap import Record, RetrievalService, open_retrieval
@@ -48,7 +49,7 @@ from services.retrieval.parsing.pool import ParserPool
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.tables import SCHEMA as RETRIEVAL_SCHEMA
 from services.retrieval.worker_preparer import WorkerPreparer
-from services.router.chat_turn import ChatRouter
+from services.sgr.tables import SCHEMA as SGR_SCHEMA
 
 PAGE_FOLDER: Final = Path(__file__).resolve().parents[1] / "gateway" / "web"
 
@@ -63,12 +64,13 @@ class AllSettings:
     embed: EmbedSettings
     llm: LlmSettings
     tasks: TaskSettings
+    chat: ChatSettings
 
     @classmethod
     def read(cls) -> AllSettings:
         """From the environment; raises ``settings_invalid``."""
         return cls(
-            BoxSettings.read(), GatewaySettings.read(), RetrievalSettings.read(), EmbedSettings.read(), LlmSettings.read(), TaskSettings.read()
+            BoxSettings.read(), GatewaySettings.read(), RetrievalSettings.read(), EmbedSettings.read(), LlmSettings.read(), TaskSettings.read(), ChatSettings.read(),
         )
 
 
@@ -109,7 +111,7 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
     audit = await stack.enter_async_context(await AuditLog.open(home.audit, load_or_create_key(home.keys)))
     await bootstrap_admin(home.path, audit)
     identity = await stack.enter_async_context(open_identity(home.path, audit))
-    engine = await open_database(home.database, RETRIEVAL_SCHEMA, GATEWAY_SCHEMA)
+    engine = await open_database(home.database, RETRIEVAL_SCHEMA, GATEWAY_SCHEMA, SGR_SCHEMA)
     stack.push_async_callback(engine.dispose)
     site_history = await copy_site_history(home.path, audit, home.audit)
 
@@ -134,10 +136,10 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
         for switch in switches:
             await switch(other)
 
-    models = LiveModels(
-        catalog, encoder, lambda spec: build_chat_model(spec, settings.llm, retrieval.text_index, encoder), load,
-        switch_encoder, settings.embed.model,
-    )  # fmt: skip
+    def build(spec: ModelSpec) -> Awaitable[BuiltModel]:
+        return build_chat_model(spec, settings.llm, retrieval.text_index, encoder, Hub(hub_roots(home.path), ModelTrust.load(home.path)))
+
+    models = LiveModels(catalog, encoder, build, load, switch_encoder, settings.embed.model)
     stack.push_async_callback(models.end)
     await models.start()
     watch = ModelsWatch(models_file, seen, lambda: load_home_models(home.path), models.take_over, audit)
@@ -150,8 +152,9 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
         open_task_side(home, settings.tasks, identity, audit, encoder, held.identity if held.problem is None else "", task_models.executors)
     )
     switches.append(lambda other: side.knowledge.switch_encoder(other, other.identity))
+    chat = await stack.enter_async_context(open_chat_side(home, settings.chat, audit, engine, models, retrieval, encoder, side.orchestrator.tasks))
     clear_tasks = side.orchestrator.clear_space
-    purges = {"tasks": clear_tasks, "documents": retrieval.documents.purge, "knowledge": side.knowledge.entries.clear, "late_tasks": clear_tasks}
+    purges = {"tasks": clear_tasks, "documents": retrieval.documents.purge, "knowledge": side.knowledge.entries.clear, "late_tasks": clear_tasks, "answers": chat.forget_space}
     purger = SpacePurger(identity.directory, purges)
     await purger.purge_retired()  # before the first request
     purging = asyncio.create_task(purger.run())
@@ -160,19 +163,22 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
     app = create_app(
         Dependencies(
             authenticator=identity, sessions=identity, directory=identity.directory, audit=audit,
-            router=ChatRouter(models.served, retrieval.search), retrieval=retrieval.search,
+            router=chat.router, retrieval=retrieval.search,
             documents=retrieval.documents, content=retrieval.documents,
             threads=SqlAlchemyThreads(engine), usage=SqlAlchemyUsage(engine), models=models.cards,
             encoder=encoder,
             reranking=TextReranking(reranker, encoder),
             readiness=BoxReadiness(
-                home, engine, retrieval, encoder, models.served, {**retrieval.tasks, "space_purge": purging, **watching, **side.tasks},
-                {"models_file": watch.readiness, "egress": egress.readiness, "site_history": _saying(site_history), **side.probes},
+                home, engine, retrieval, encoder, models.served, {**retrieval.tasks, "space_purge": purging, **watching, **side.tasks, **chat.tasks},
+                {"models_file": watch.readiness, "egress": egress.readiness, "site_history": _saying(site_history), **side.probes, **chat.probes},
                 least_free_bytes=settings.box.least_free_bytes,
             ),
             page_folder=PAGE_FOLDER,
             orchestration=side.edge,
             mcp=side.mcp,
+            schema_guided=chat.schema_guided,
+            templates=chat.templates,
+            artefacts=chat.artefacts,
         ),
         settings.gateway.model_copy(update={"upload_folder": uploads}),
     )  # fmt: skip

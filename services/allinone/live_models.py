@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 
 from appliance.hub.model_spec import ModelCatalog, ModelSpec
 from appliance.kit.lifetime import Lifetime
@@ -21,6 +22,7 @@ from appliance.kit.logging import get_logger
 from services.allinone.model_cards import CatalogCards
 from services.embed.held_encoder import HeldEncoder, LiveEncoder
 from services.llm.bootstrap import BuiltModel
+from services.llm.composition import with_fallback
 from services.router.served_model import ServedModel
 
 log = get_logger(__name__)
@@ -126,7 +128,7 @@ class LiveModels:
         try:
             for spec in specs:
                 now = self._living.get(spec.alias)
-                living[spec.alias] = now if now is not None and now.spec == spec else _living(await self._build(spec))
+                living[spec.alias] = now if now is not None and now.spec == spec else _living(with_fallback(await self._build(spec), self.served.get))
         except BaseException:
             for alias, one in living.items():
                 if one is not self._living.get(alias):
@@ -148,7 +150,21 @@ class LiveModels:
 
 def _living(built: BuiltModel) -> _Living:
     lifetime = Lifetime(built.close)
-    return _Living(ServedModel(built.spec.alias, built.model, built.needs_sources, lifetime.use), built.spec, lifetime)
+    return _Living(ServedModel(built.spec.alias, built.model, built.needs_sources, lifetime.use, _version(built.spec)), built.spec, lifetime)
+
+
+def _version(spec: ModelSpec) -> str:
+    """Which weights answer: by digest where they are ours, by place and name where somebody else serves them."""
+    if spec.digest:
+        return f"sha256:{spec.digest}"
+    return f"{spec.model}@{spec.endpoint}" if spec.endpoint else f"{spec.engine} {_release()}"
+
+
+def _release() -> str:
+    try:
+        return metadata.version("appliance")
+    except metadata.PackageNotFoundError:
+        return "checkout"
 
 
 def _changes(before: ModelCatalog, after: ModelCatalog) -> Sequence[Change]:

@@ -8,19 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final
 
 from appliance.hub.model_spec import ModelCatalog, ModelSpec
 from appliance.kit.errors import ApplianceError
-from services.gateway.domain import ModelCard, ModelKind
+from services.gateway.domain import ModelCard, ModelKind, Prices
 
 _KINDS: dict[str, ModelKind] = {"llm": "chat", "embed": "embed", "rerank": "rerank"}
-_ENGINES: Final = frozenset({("llm", "reader"), ("llm", "openai"), ("embed", "onnx"), ("rerank", "lexical")})
-
-
-def has_engine(spec: ModelSpec) -> bool:
-    """Whether this release can run ``spec``."""
-    return (spec.kind, spec.engine) in _ENGINES
 
 
 class CatalogCards:
@@ -37,8 +30,11 @@ class CatalogCards:
         self._cards, self._without_engine = {}, {}
         for spec in catalog.specs:
             name = spec.alias if spec.kind == "llm" else f"{spec.kind}.{spec.alias}"
-            if has_engine(spec):
-                self._cards[name] = ModelCard(name, _KINDS[spec.kind], max_context=spec.max_context or None, created_at=now)
+            if spec.is_served:
+                self._cards[name] = ModelCard(
+                    name, _KINDS[spec.kind], max_context=spec.max_context or None, created_at=now,
+                    prices=Prices(spec.price_per_million_input, spec.price_per_million_output, spec.price_per_million_cached),
+                )  # fmt: skip
             else:
                 self._without_engine[name] = spec
 

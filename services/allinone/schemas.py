@@ -22,6 +22,7 @@ from appliance.kit.sql import Schema, downgrade_database, open_database
 from services.gateway.tables import SCHEMA as GATEWAY_SCHEMA
 from services.knowledge.tables import SCHEMA as KNOWLEDGE_SCHEMA
 from services.retrieval.tables import SCHEMA as RETRIEVAL_SCHEMA
+from services.sgr.tables import SCHEMA as SGR_SCHEMA
 
 _IDENTITY_DATABASE: Final = "identity.db"  # as ``appliance.identity.bootstrap``, which would import half of the box; a test compares
 
@@ -31,7 +32,7 @@ _KNOWLEDGE_DATABASE: Final = "knowledge.db"  # as ``services.knowledge.bootstrap
 def databases(home: Path) -> Mapping[Path, Sequence[Schema]]:
     """File → the schemas in it."""
     return {
-        Home(home).database: (RETRIEVAL_SCHEMA, GATEWAY_SCHEMA),
+        Home(home).database: (RETRIEVAL_SCHEMA, GATEWAY_SCHEMA, SGR_SCHEMA),
         home / _IDENTITY_DATABASE: (IDENTITY_SCHEMA,),
         Home(home).knowledge / _KNOWLEDGE_DATABASE: (KNOWLEDGE_SCHEMA,),
     }

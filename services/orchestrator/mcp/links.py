@@ -30,7 +30,7 @@ from services.orchestrator.mcp.ports import Authenticator
 _PRINCIPALS_COUNTED: Final = 10_000
 _DENYING: Final = frozenset({401, 403, 404, 429})
 _MINUTE_SECONDS: Final = 60.0
-TOOL_CALLS: Final = Counter("tool_calls", "Calls of MCP tools and resources.", ["tool", "outcome"])
+TOOL_CALLS: Final = Counter("mcp_calls", "Calls of MCP tools and resources.", ["tool", "outcome"])
 Need = tuple[Verb, Resource]
 _log = get_logger(__name__)
 
