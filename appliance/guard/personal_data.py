@@ -19,7 +19,10 @@ _LONGEST_GAP: Final = 9
 _GAP: Final = re.compile(r"[ \t()./№N–—-]{1,4}|,?[ \t]?(?:номер|number|no\.?):?[ \t]?", re.IGNORECASE)
 _MOST_DIGITS: Final = 20
 _LEAST_DIGITS: Final = 10
+_TINY: Final = 2
+_MOST_TINY: Final = 300  # groups of one or two digits that are tried as the begin of a number: a table of digits must not cost seconds
 _BEFORE: Final = 48
+_NEAR: Final = 12
 _INN: Final = re.compile(r"инн\b|\binn\b|\btin\b")
 _SNILS: Final = re.compile(r"снилс|snils|страхов")
 _PASSPORT: Final = re.compile(r"паспорт|сери[яийюе]|passport")
@@ -56,13 +59,18 @@ def _numbers(text: PlainText) -> list[Hit]:
     plain = text.plain
     groups = [found.span() for found in _GROUP.finditer(plain)]
     hits: list[Hit] = []
-    at, last = 0, len(groups)
+    at, last, tiny = 0, len(groups), 0
     while at < last:
         start, end = groups[at]
         linked = at + 1 < last and groups[at + 1][0] - end <= _LONGEST_GAP
         if end - start < _LEAST_DIGITS and not linked:
             at += 1
             continue
+        if end - start <= _TINY:
+            tiny += 1
+            if tiny > _MOST_TINY:
+                at += 1
+                continue
         found = _longest(text, groups, at)
         if found is None:
             at += 1
@@ -122,9 +130,12 @@ def _kind(text: PlainText, start: int, digits: str, shape: tuple[int, ...]) -> s
 
 
 def _of_ten(before: str, digits: str, shape: tuple[int, ...]) -> str:
+    named = _INN.search(before) is not None and checksums.inn(digits)
+    if named and _INN.search(before[-_NEAR:]):
+        return "inn"
     if shape in _PASSPORT_SHAPES and _PASSPORT.search(before):
         return "passport_ru"
-    if _INN.search(before) and checksums.inn(digits):
+    if named:
         return "inn"
     called = before.endswith("(") or _PHONE.search(before[-24:]) is not None
     return "phone" if called and digits[0] in "3489" and shape in _PHONE_SHAPES else ""

@@ -36,9 +36,8 @@ _FORMS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = tuple(
 PREFIXES: Final = tuple(prefix for prefix, _, _ in _FORMS)
 PEM_BEGIN: Final = "-----BEGIN"
 LONGEST_PEM: Final = 16_384
-# from the first line to the last, or as far as it still looks like one
 _PEM: Final = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s\\:,.()-]{0,16384}?(?:-----END [A-Z0-9 ]{0,40}-----|(?![A-Za-z0-9+/=\s\\:,.()-])|\Z)"
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:[A-Za-z0-9+/=\s\\:,.()]|-(?!----))*+(?:-----END [A-Z0-9 ]{0,40}-----)?"
 )
 _NAMES: Final = (
     "passw", "пароль", "пароля", "secret", "token", "pwd", "apikey", "api_key", "api-key", "access_key", "секретный ключ", "passphrase", "токен",

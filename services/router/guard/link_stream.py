@@ -140,7 +140,8 @@ class LinkStream(StreamStage):
         host = found.group(found.re.groups)
         if found.end() == len(text) and not ended and len(host) < 100:
             return None
-        if found.re is _ADDRESS and found[2] == "//" and f"{found[1]}://{host.rstrip('.:')}".lower() in self._origins:
+        is_plain = found.re is _ADDRESS and found[2] == "//" and not text.startswith("\\", found.end())
+        if is_plain and f"{found[1]}://{host.rstrip('.:')}".lower() in self._origins:
             return Decided(found.end(), found.group())
         front = ": " if found.re is _ANY_SCHEME else ""
         return Decided(found.end(), self._changed("link", "address", found.group(), front + _INNER_DOT.sub("[.]", host)))
