@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from appliance.contracts.llm.v1.api import AnswerSchema, ChatRequest, Message, ToolCall, ToolSpec
-from appliance.hub.gguf_header import check_gguf
+from appliance.hub.gguf_header import GgufFacts, check_gguf
 from appliance.hub.model_spec import ModelSpec
 from appliance.kit.errors import ApplianceError
 from appliance.testing.tiny_gguf import HEADS, LAYERS, TEMPLATE, WIDTH, write_tiny_gguf
 from services.llm.llama.call_reader import CallReader
 from services.llm.llama.guided import answer_grammar, calls_grammar, problem_of
-from services.llm.llama.llama_plan import check_memory, gguf_file, plan_of
+from services.llm.llama.llama_plan import LlamaPlan, gguf_file, plan_of
 from services.llm.llama.llama_request import asked
 
 GIB = 1024**3
@@ -39,20 +39,28 @@ def test_the_tiny_model_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     assert write_tiny_gguf(tmp_path / "a.gguf").read_bytes() == write_tiny_gguf(tmp_path / "b.gguf").read_bytes()
 
 
-def test_memory_is_refused_before_the_machine_swaps(tmp_path: Path) -> None:
-    path = write_tiny_gguf(tmp_path / "m.gguf")
-    with path.open("rb") as stream:
-        facts = check_gguf(stream, path.stat().st_size)
-    plan = plan_of(spec(max_context=512, parallel=2, threads=1), path, 4 * GIB, facts)
-    assert plan.needed_bytes == 4 * GIB + 1024 * facts.cache_bytes_per_token
-    assert plan.limit_bytes > 8 * GIB
-    check_memory(plan, "m", 5 * GIB)
+def planned(available: int, size: int = 4 * GIB, trained: int = 131_072, **values: object) -> LlamaPlan:
+    facts = GgufFacts("llama", "m", "MIT", trained, 9, cache_bytes_per_token=131_072)
+    return plan_of(spec(**{"threads": 1, **values}), Path("/m.gguf"), size, facts, available)
+
+
+def test_the_context_is_cut_to_what_memory_holds() -> None:
+    whole = planned(100 * GIB, max_context=4096, parallel=2)
+    assert (whole.context, whole.needed_bytes) == (4096, 5 * GIB)
+    assert 8 * GIB < whole.limit_bytes < 12 * GIB
+    assert planned(100 * GIB, max_context=131_072).context == 8192, "the cache gets as much as the weights"
+    assert planned(100 * GIB, max_context=131_072, memory_limit_mb=64 * 1024).context > 100_000
+    assert planned(100 * GIB).context == 4096, "an entry that says nothing"
+    assert planned(6 * GIB, max_context=131_072).context == 3584
+    assert planned(6 * GIB, max_context=131_072, gpu_layers=99).limit_bytes == 0
+
+
+def test_what_cannot_run_is_refused_before_the_machine_swaps() -> None:
     with pytest.raises(ApplianceError) as error:
-        check_memory(plan, "m", 3 * GIB)
-    assert (error.value.code, "3072 MiB free" in error.value.message) == ("unavailable", True)
-    small = plan_of(spec(max_context=512, memory_limit_mb=1000), path, 4 * GIB, facts)
+        planned(4 * GIB)
+    assert (error.value.code, "4096 MiB free" in error.value.message) == ("unavailable", True), error.value
     with pytest.raises(ApplianceError, match="memory_limit_mb allows 1000 MiB"):
-        check_memory(small, "m", 100 * GIB)
+        planned(100 * GIB, memory_limit_mb=1000)
 
 
 @pytest.mark.parametrize(

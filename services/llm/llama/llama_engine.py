@@ -26,7 +26,7 @@ from appliance.hub.roots import Roots
 from appliance.hub.snapshots import Snapshot, open_verified_size, verify
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
-from services.llm.llama.llama_plan import LlamaPlan, available_memory, check_memory, gguf_file, plan_of
+from services.llm.llama.llama_plan import LlamaPlan, available_memory, gguf_file, plan_of
 from services.llm.llama.llama_process import LlamaLostError, LlamaProcess
 
 log = get_logger(__name__)
@@ -56,9 +56,11 @@ class LlamaEngine:
         """Check signature and header, take the lease, begin to load.
 
         Raises:
-            ApplianceError: ``snapshot_missing``, ``snapshot_unsigned``, ``snapshot_altered``, ``model_refused``.
+            ApplianceError: ``snapshot_missing``, ``snapshot_unsigned``, ``snapshot_altered``, ``model_refused``, ``unavailable`` for want of memory.
         """
         snapshot, held, plan, template = await asyncio.to_thread(_look, spec, hub, trust)
+        if plan.context < spec.max_context:
+            log.info("llama_context_reduced", model=spec.alias, wanted=spec.max_context, context=plan.context, why="memory")
         return cls(spec, snapshot, held, plan, template)
 
     async def serving(self) -> LlamaProcess:
@@ -105,7 +107,7 @@ class LlamaEngine:
         pause, tries = _FIRST_PAUSE_SECONDS, 0
         while True:
             try:
-                await self._check()
+                await asyncio.to_thread(verify, self._snapshot)
                 self._process = process = await LlamaProcess.start(self.plan, self._spec.alias)
             except ApplianceError as problem:
                 self._give_up(problem)
@@ -126,10 +128,6 @@ class LlamaEngine:
                 self._give_up(self._lost(reason))
                 return
             await asyncio.sleep(pause)
-
-    async def _check(self) -> None:
-        await asyncio.to_thread(verify, self._snapshot)
-        check_memory(self.plan, self._spec.alias, available_memory())
 
     async def _watch(self, process: LlamaProcess) -> float:
         """Hand it out until it is gone; seconds that it served."""
@@ -171,6 +169,6 @@ def _look(spec: ModelSpec, hub: Roots, trust: ModelTrust) -> tuple[Snapshot, Lea
             except ValueError as exc:
                 raise ApplianceError("model_refused", f"{snapshot.label}: {name} {exc}", hint="import the model again") from exc
         size_bytes = sum(entry.size_bytes for entry in snapshot.index.files.values())
-        plan = plan_of(spec, snapshot.folder / name, size_bytes, facts)
+        plan = plan_of(spec, snapshot.folder / name, size_bytes, facts, available_memory())
         stack.pop_all()
     return snapshot, held, plan, facts.chat_template

@@ -21,6 +21,11 @@ DEFAULT_CONTEXT: Final = 4096
 _MEBIBYTE: Final = 1024 * 1024
 _BASE_BYTES: Final = 1024 * _MEBIBYTE
 """Address space of interpreter, library, thread stacks and compute buffers; 450 MiB are used by a tiny model."""
+_LEAST_BYTES: Final = 200 * _MEBIBYTE
+"""Memory beside weights and cache that is really filled."""
+_LEAST_CACHE_BYTES: Final = 1024 * _MEBIBYTE
+LEAST_CONTEXT: Final = 2048
+_CONTEXT_STEP: Final = 256
 _PART: Final = re.compile(r"-(\d{5})-of-\d{5}\.gguf$", re.IGNORECASE)
 
 
@@ -47,17 +52,32 @@ class LlamaPlan:
     needed_bytes: int
 
 
-def plan_of(spec: ModelSpec, model: Path, size_bytes: int, facts: GgufFacts) -> LlamaPlan:
-    """The plan for ``model``, which is ``size_bytes`` long in all its parts."""
-    trained = facts.max_context or spec.max_context or DEFAULT_CONTEXT
-    context = spec.max_context or min(DEFAULT_CONTEXT, trained)
-    cache_bytes = facts.cache_bytes_per_token * context * spec.parallel
+def plan_of(spec: ModelSpec, model: Path, size_bytes: int, facts: GgufFacts, available_bytes: int) -> LlamaPlan:
+    """The plan for ``model``, which is ``size_bytes`` long in all its parts, on a machine with ``available_bytes`` of free memory.
+
+    The context is the one of the entry, or less: the key-value cache gets what ``memory_limit_mb`` leaves, and without one as much as the weights have, at
+    least 1 GiB. An import writes down what a model was trained for, and 128 Ki tokens for four requests at once are 64 GiB for a model of 5 GiB.
+
+    Raises:
+        ApplianceError: ``unavailable`` when not even a short context fits, naming what is needed and what there is.
+    """
+    wanted = spec.max_context or min(DEFAULT_CONTEXT, facts.max_context or DEFAULT_CONTEXT)
+    limit = spec.memory_limit_mb * _MEBIBYTE
+    room = limit - size_bytes - _LEAST_BYTES if limit else max(size_bytes, _LEAST_CACHE_BYTES)
+    if not spec.gpu_layers:
+        room = min(room, available_bytes - size_bytes - _LEAST_BYTES)
+    per_token = facts.cache_bytes_per_token * spec.parallel
+    fits = room // per_token // _CONTEXT_STEP * _CONTEXT_STEP if per_token else wanted
+    context = min(wanted, fits)
+    if room < 0 or context < min(wanted, LEAST_CONTEXT):
+        needed = size_bytes + _LEAST_BYTES + per_token * min(wanted, LEAST_CONTEXT)
+        raise _too_large(spec, needed, available_bytes)
+    cache_bytes = per_token * context
     # the weights twice: mapped from the file, and once more where the CPU wants them in another order
     derived = 2 * size_bytes + cache_bytes + cache_bytes // 4 + _BASE_BYTES
-    limit = spec.memory_limit_mb * _MEBIBYTE or derived
     return LlamaPlan(
         model=str(model), context=context, parallel=spec.parallel, threads=spec.threads or len(os.sched_getaffinity(0)), gpu_layers=spec.gpu_layers,
-        limit_bytes=0 if spec.gpu_layers else limit, needed_bytes=size_bytes + cache_bytes,
+        limit_bytes=0 if spec.gpu_layers else limit or derived, needed_bytes=size_bytes + cache_bytes,
     )  # fmt: skip
 
 
@@ -76,19 +96,6 @@ def gguf_file(names: Iterable[str], label: str) -> str:
     return first[0]
 
 
-def check_memory(plan: LlamaPlan, alias: str, available_bytes: int) -> None:
-    """Refuse what cannot run here, before the machine is driven into its swap.
-
-    Raises:
-        ApplianceError: ``unavailable`` naming what is needed and what there is.
-    """
-    hint = "set a smaller max_context or parallel in models.toml, or take a smaller quantisation"
-    if plan.limit_bytes and plan.needed_bytes > plan.limit_bytes:
-        raise _too_large(alias, plan.needed_bytes, f"its memory_limit_mb allows {plan.limit_bytes // _MEBIBYTE} MiB", hint)
-    if not plan.gpu_layers and plan.needed_bytes > available_bytes:
-        raise _too_large(alias, plan.needed_bytes, f"the machine has {available_bytes // _MEBIBYTE} MiB free", hint)
-
-
 def available_memory() -> int:
     """Bytes that a new process may fill without pushing another out (``MemAvailable``)."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
@@ -97,5 +104,9 @@ def available_memory() -> int:
     return 2**63
 
 
-def _too_large(alias: str, needed: int, reason: str, hint: str) -> ApplianceError:
-    return ApplianceError("unavailable", f"model {alias!r} needs {-(-needed // _MEBIBYTE)} MiB, and {reason}", hint=hint)
+def _too_large(spec: ModelSpec, needed: int, available: int) -> ApplianceError:
+    mebibytes = -(-needed // _MEBIBYTE)
+    limited = 0 < spec.memory_limit_mb < mebibytes
+    reason = f"its memory_limit_mb allows {spec.memory_limit_mb} MiB" if limited else f"the machine has {available // _MEBIBYTE} MiB free"
+    hint = "set a smaller max_context or parallel in models.toml, or take a smaller quantisation"
+    return ApplianceError("unavailable", f"model {spec.alias!r} needs at least {mebibytes} MiB, and {reason}", hint=hint)
