@@ -14,8 +14,13 @@ from typing import Final
 from appliance.contracts.llm.v1.api import ChatRequest
 from appliance.contracts.retrieval.v1.api import Passage
 
-_DELIMITER: Final = re.compile(r"<(?=\s*/?\s*(?:sources?|s)\b|\|)|(?<=\|)>", re.IGNORECASE)
-_TEMPLATE: Final = re.compile(r"\[(?=/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS)\])", re.IGNORECASE)
+_DELIMITER: Final = re.compile(
+    r"[<＜‹](?=\s*/?\s*(?:(?:sources?|s|bos|eos|system|assistant|user|im_start|im_end|(?:start|end)_of_turn|(?:begin|end)_of_\w+)\b|[|｜]))|(?<=[|｜])[>＞]",
+    re.IGNORECASE,
+)
+_TEMPLATE: Final = re.compile(
+    r"[\[［](?=/?\s*(?:INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\s*[\]］])|<(?=<\s*/?SYS\s*>>)", re.IGNORECASE
+)
 _RULES: Final = {
     "en": (
         "Answer the question from the sources below and from nothing else.\n"

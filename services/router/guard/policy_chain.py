@@ -70,6 +70,11 @@ class PolicyGuard:
         rails, policy = self._in_force(scope)
         return AnswerScreen(policy, self._own_origins.union(rails.origins), secret_prompt)
 
+    def version(self) -> str:
+        """Which policies are in force now; changes when they do (for keys of caches)."""
+        self.policies.current()
+        return str(self.policies.version)
+
     def _in_force(self, scope: GuardScope) -> tuple[Guardrails, Policy]:
         rails = self.policies.current()
         return rails, rails.policy_of(scope.spaces)
