@@ -91,7 +91,8 @@ async def hear(model: ChatModel, *, heard: Heard | None = None, patience: float 
     """Ask and listen to the end; never longer than ``patience`` seconds."""
     heard = heard or Heard()
     try:
-        async with asyncio.timeout(patience), aclosing(model.stream(ChatRequest([Message("user", "hi")], **request))) as events:  # type: ignore[arg-type]
+        asked = ChatRequest(**{"messages": [Message("user", "hi")], **request})  # type: ignore[arg-type]
+        async with asyncio.timeout(patience), aclosing(model.stream(asked)) as events:
             async for event in events:
                 assert heard.finish is None, "something after the finish"
                 if isinstance(event, Tokens):

@@ -19,7 +19,7 @@ from tests.unit.test_openai_chat_model import script_for
 
 BUSY = Script(mode="error_status", status=429, retry_after="2")
 BROKEN = Script(mode="error_status", status=500)
-STREAMING = Script(endless=True, delay_seconds=0.02)
+STREAMING = Script(mode="stall")
 FIRST_FIRST = Timing(uniform=lambda low, _high: low)  # of equally busy replicas the first
 NO_BREAKER = PATIENT.model_copy(update={"breaker_failures": 10**6, "breaker_least_results": 10**6})
 
