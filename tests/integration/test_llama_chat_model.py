@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -26,6 +28,7 @@ from appliance.kit.errors import ApplianceError
 from appliance.testing.check_generating_model import check_generating_model, collected, text_of
 from appliance.testing.tiny_gguf import GROUNDED_ANSWER, write_corrupt_gguf, write_tiny_gguf
 from services.llm.bootstrap import Hub, build_chat_model
+from services.llm.llama.llama_engine import LlamaEngine, Restarts
 from services.llm.llama_chat_model import LlamaChatModel
 from services.llm.settings import LlmSettings
 
@@ -48,7 +51,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def opened(home: Path, **values: object) -> AsyncIterator[LlamaChatModel]:
     entry = load_home_models(home).get("llm", "default")
     # one thread: two would wait for each other wherever the machine is busy
-    spec = type(entry)(**{**{name: getattr(entry, name) for name in entry.__slots__}, "max_context": 512, "threads": 1, **values})
+    spec = replace(entry, **{"max_context": 512, "threads": 1, **values})  # type: ignore[arg-type]
     built = await build_chat_model(spec, LlmSettings(), {}, None, Hub(hub_roots(home), ModelTrust.load(home)))  # type: ignore[arg-type]
     assert not built.needs_sources
     assert isinstance(built.model, LlamaChatModel), await problem_of(built.model)
@@ -164,3 +167,32 @@ async def test_a_deadline_holds_while_the_model_is_being_loaded(home: Path) -> N
         with pytest.raises(ApplianceError) as error:
             await collected(model, ChatRequest(QUESTION, deadline=time.monotonic()))
         assert error.value.code == "upstream_timeout"
+
+
+COMES_AND_GOES = """
+import os, sys
+open(sys.argv[1], "a").write("x")
+print('{"problem": ""}', flush=True)
+sys.stderr.write("GGML_ASSERT(everything) failed\\n")
+sys.stderr.flush()
+os._exit(9)
+"""
+
+
+async def test_a_process_that_never_stays_up_is_given_up_with_its_last_words_and_tried_again_by_health(home: Path, tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    restarts = Restarts(tries=3, first_pause_seconds=0.01, again_seconds=0, command=(sys.executable, "-S", "-c", COMES_AND_GOES, str(starts)))
+    entry = replace(load_home_models(home).get("llm", "default"), threads=1)
+    model = LlamaChatModel("default", await LlamaEngine.open(entry, hub_roots(home), ModelTrust.load(home), restarts), LlmSettings())
+    try:
+        for total in (3, 6):
+            async with asyncio.timeout(PATIENCE):
+                while (problem := model._engine.problem) is None:
+                    await asyncio.sleep(0)
+            assert (problem.code, "exit status 9" in problem.message, "GGML_ASSERT" in problem.message) == ("unavailable", True, True), problem
+            assert (await problem_of(model)).message == problem.message
+            assert len(starts.read_text()) == total
+            with pytest.raises(ApplianceError):
+                await model.health()
+    finally:
+        await model.close()

@@ -6,8 +6,8 @@ Invariants:
 1. The process is started at open, in the background: the box does not wait for it, and the operator learns at the start, not the first user, that a
    model cannot run. Memory is taken by the models that models.toml names and by no other.
 2. Before every start the whole snapshot is checked again (a crash may come from a disk that goes bad); a lease keeps it from being collected.
-3. A process that dies is started again after 0.5, 1, 2, … seconds, at most ``_TRIES`` times; one that served for ``_PROVEN_SECONDS`` counts as new.
-   After that, or when the file itself is refused, callers get the reason at once; a health check tries again, at most once in ``_AGAIN_SECONDS``.
+3. A process that dies is started again after 0.5, 1, 2, … seconds, a few times (``Restarts``); one that served for a minute counts as new. After that, or when the
+   file itself is refused, callers get the reason at once; a health check tries again, at most once in ten seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import os
 import time
-from typing import Final
+from dataclasses import dataclass
 
 from appliance.hub.gguf_header import check_gguf
 from appliance.hub.leases import Lease, lease
@@ -30,17 +30,33 @@ from services.llm.llama.llama_plan import LlamaPlan, available_memory, gguf_file
 from services.llm.llama.llama_process import LlamaLostError, LlamaProcess
 
 log = get_logger(__name__)
-_TRIES: Final = 4
-_FIRST_PAUSE_SECONDS: Final = 0.5
-_PROVEN_SECONDS: Final = 60.0
-_AGAIN_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """How often a dead process is started again.
+
+    Attributes:
+        tries: deaths in a row until it is given up.
+        first_pause_seconds: before the second start; doubles with each.
+        proven_seconds: a process that served for so long died of something new.
+        again_seconds: between two tries that health checks cause after giving up.
+        command: another program than the worker; for tests.
+    """
+
+    tries: int = 4
+    first_pause_seconds: float = 0.5
+    proven_seconds: float = 60.0
+    again_seconds: float = 10.0
+    command: tuple[str, ...] = ()
 
 
 class LlamaEngine:
     """``LlamaEngine.open(...)``, then :meth:`serving` for each request; :meth:`close` at the end. Use it on one event loop."""
 
-    def __init__(self, spec: ModelSpec, snapshot: Snapshot, held: Lease, plan: LlamaPlan, chat_template: str) -> None:
+    def __init__(self, spec: ModelSpec, snapshot: Snapshot, held: Lease, plan: LlamaPlan, chat_template: str, restarts: Restarts) -> None:
         self._spec = spec
+        self._restarts = restarts
         self._snapshot = snapshot
         self._held = held
         self.plan = plan
@@ -52,7 +68,7 @@ class LlamaEngine:
         self._keeping = asyncio.create_task(self._keep())
 
     @classmethod
-    async def open(cls, spec: ModelSpec, hub: Roots, trust: ModelTrust) -> LlamaEngine:
+    async def open(cls, spec: ModelSpec, hub: Roots, trust: ModelTrust, restarts: Restarts | None = None) -> LlamaEngine:
         """Check signature and header, take the lease, begin to load.
 
         Raises:
@@ -61,7 +77,7 @@ class LlamaEngine:
         snapshot, held, plan, template = await asyncio.to_thread(_look, spec, hub, trust)
         if plan.context < spec.max_context:
             log.info("llama_context_reduced", model=spec.alias, wanted=spec.max_context, context=plan.context, why="memory")
-        return cls(spec, snapshot, held, plan, template)
+        return cls(spec, snapshot, held, plan, template, restarts or Restarts())
 
     async def serving(self) -> LlamaProcess:
         """The process, once it serves.
@@ -78,7 +94,7 @@ class LlamaEngine:
 
     def try_again(self) -> None:
         """After giving up: load once more, unless that was done a moment ago."""
-        if self._keeping.done() and not self._closed and time.monotonic() - self._gave_up_at > _AGAIN_SECONDS:
+        if self._keeping.done() and not self._closed and time.monotonic() - self._gave_up_at > self._restarts.again_seconds:
             self._serving = asyncio.get_running_loop().create_future()
             self._keeping = asyncio.create_task(self._keep())
 
@@ -104,11 +120,12 @@ class LlamaEngine:
 
     async def _keep(self) -> None:
         """Start it and start it again; ends when it gave up."""
-        pause, tries = _FIRST_PAUSE_SECONDS, 0
+        restarts = self._restarts
+        pause, tries = restarts.first_pause_seconds, 0
         while True:
             try:
                 await asyncio.to_thread(verify, self._snapshot)
-                self._process = process = await LlamaProcess.start(self.plan, self._spec.alias)
+                self._process = process = await LlamaProcess.start(self.plan, self._spec.alias, restarts.command)
             except ApplianceError as problem:
                 self._give_up(problem)
                 return
@@ -122,9 +139,9 @@ class LlamaEngine:
                 lived, reason = 0.0, lost.reason
             else:
                 lived, reason = await self._watch(process), process.reason
-            pause, tries = (_FIRST_PAUSE_SECONDS, 1) if lived > _PROVEN_SECONDS else (pause * 2 if tries else pause, tries + 1)
+            pause, tries = (restarts.first_pause_seconds, 1) if lived > restarts.proven_seconds else (pause * 2 if tries else pause, tries + 1)
             log.warning("llama_process_lost", model=self._spec.alias, why=reason, tries=tries)
-            if tries >= _TRIES:
+            if tries >= restarts.tries:
                 self._give_up(self._lost(reason))
                 return
             await asyncio.sleep(pause)

@@ -90,7 +90,8 @@ class LlamaProcess:
         try:
             await child._until_ready(_LOAD_BASE_SECONDS + plan.needed_bytes / _LOAD_BYTES_PER_SECOND)
         except BaseException:
-            await child.end()
+            child.kill()
+            await child.gone.wait()
             raise
         return child
 
