@@ -94,7 +94,7 @@ def main() -> int:
         texts = passages(folder, language)
         rows += at_rest(language, texts)
         rows.append(streaming(f"{language}: answer, built-in policy", answers_of(texts), BUILT_IN, secret, 5.0))
-        rows.append(streaming(f"{language}: answer with [n] after each passage", answers_of(texts, " [1][2]"), BUILT_IN, secret))
+        rows.append(streaming(f"{language}: answer with citation marks", answers_of(texts, " [1][2]"), BUILT_IN, secret))
         rows.append(streaming(f"{language}: answer, personal data masked", answers_of(texts), MASKING, secret))
     report(rows, options.json)
     return 0

@@ -96,7 +96,7 @@ class AnswerScreen:
 
     def close(self) -> tuple[str, ...]:
         """See the contract."""
-        rest = "" if self._blocked else self._through("", ended=True)
+        rest = "" if self._blocked else self._through(self._leak.close() if self._leak is not None else "", ended=True)
         self._look()
         return (rest,) if rest else ()
 

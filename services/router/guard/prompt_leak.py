@@ -1,8 +1,9 @@
 """Notices when an answer repeats a text that must stay inside, also in other letters: case, spaces, signs, Latin for Russian, base64, hexadecimal, ROT13, reversed.
 
-Both texts are folded to lower-case Latin letters and digits. Of the secret text every window of 48 folded characters is kept (as hashes, made once for each text);
-of the answer every 16th is looked up. So any copy of 64 folded characters is seen; shorter overlaps, such as a common phrase, are not. The answer is checked each time it
-has grown by 32 characters, at fixed places, so that the result does not depend on its pieces: at most about 100 characters of a copy go out.
+Both texts are folded to lower-case Latin letters and digits. Of the secret text every window of 48 folded characters is kept, and every one of 16 (as hashes, made
+once for each text). The answer is checked each time it has grown by 16 characters, at fixed places, so that the result does not depend on its pieces: an end
+that is a short window of the secret text makes a *suspicion*, and what follows is held back until the suspicion falls (it goes out) or the end is a long window (a copy).
+Of a copy at most about 40 characters go out; ordinary text waits for nothing; overlaps below 48 folded characters, such as a common phrase, are no copy.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Final
 
 from appliance.contracts.guard.v1.api import Action
 
-WINDOW: Final = 48
-_STEP: Final = 16
-_CHECK_EVERY: Final = 32
+COPY: Final = 48
+SUSPICION: Final = 16
+_CHECK_EVERY: Final = 16
+_MOST_HELD: Final = 256
 _MOST_SECRET: Final = 4_000
 _LATIN: Final = dict(
     zip(
@@ -79,15 +81,16 @@ def folded(text: str) -> str:
 
 @lru_cache(32)
 def fingerprints(secret: str) -> frozenset[int]:
-    """Hashes of windows of ``secret`` and of its disguises; empty when it is shorter than a window."""
+    """Hashes of long and short windows of ``secret`` and of its disguises; empty when it is shorter than a long one."""
     secret = secret[:_MOST_SECRET]
     raw = secret.encode("utf-8", "replace")
     coded = [base64.b64encode(raw[start:]).decode() for start in range(3)]
-    readings = (secret, secret[::-1], codecs.encode(secret, "rot13"), raw.hex(), *coded)
     found: set[int] = set()
-    for reading in readings:
-        text = folded(reading)
-        found.update(hash(text[start : start + WINDOW]) for start in range(len(text) - WINDOW + 1))
+    if len(folded(secret)) >= COPY:
+        for reading in (secret, secret[::-1], codecs.encode(secret, "rot13"), raw.hex(), *coded):
+            text = folded(reading)
+            for size in (COPY, SUSPICION):
+                found.update(hash(text[start : start + size]) for start in range(len(text) - size + 1))
     return frozenset(found)
 
 
@@ -107,16 +110,16 @@ class LeakWatch:
         self._known = fingerprints(secret)
         self._action = action
         self._new: list[str] = []  # since the last check
-        self._folded = ""
-        self._next = WINDOW  # end of the next window, counted in folded characters
+        self._folded = ""  # the end of what was checked
         self._room = _CHECK_EVERY  # characters until the next check
+        self._held: list[str] | None = None  # under suspicion
         self._hides = False
         self.leaks = 0
         self.stopped = False
 
     def feed(self, piece: str) -> str:
-        """What of ``piece`` may go on."""
-        if len(piece) < self._room and not self._hides:
+        """What of ``piece`` (and of what was held) may go on."""
+        if len(piece) < self._room and self._held is None and not self._hides:
             self._new.append(piece)
             self._room -= len(piece)
             return piece
@@ -125,27 +128,44 @@ class LeakWatch:
         while at < len(piece) and not self.stopped:
             part = piece[at : at + self._room]
             at += len(part)
-            self._new.append(part)
             self._room -= len(part)
-            if not self._hides:
+            self._new.append(part)
+            if self._held is not None:
+                self._held.append(part)
+            elif not self._hides:
                 out.append(part)
             if self._room == 0:
-                was_hidden = self._hides
-                self._check()
-                if self._hides and not was_hidden:
-                    out.append("…")
+                out.append(self._check())
         return "".join(out)
 
-    def _check(self) -> None:
+    def close(self) -> str:
+        """What was held back at the end: it did not become a copy."""
+        return "" if self.stopped else self._released()
+
+    def _check(self) -> str:
+        """Look at the end of the answer; what of the held text goes on."""
         self._room = _CHECK_EVERY
-        text = self._folded + folded("".join(self._new))
+        end = self._folded = (self._folded + folded("".join(self._new)))[-COPY:]
         self._new.clear()
-        leaks = False
-        while self._next <= len(text):
-            leaks = leaks or hash(text[self._next - WINDOW : self._next]) in self._known
-            self._next += _STEP
-        cut = max(0, len(text) - WINDOW - _STEP)
-        self._folded, self._next = text[cut:], self._next - cut
-        self.leaks += leaks
-        self.stopped = leaks and self._action == "block"
-        self._hides = leaks and self._action == "mask"
+        if len(end) == COPY and hash(end) in self._known:
+            self.leaks += 1
+            return self._on_copy()
+        if len(end) >= SUSPICION and hash(end[-SUSPICION:]) in self._known and self._action != "log":
+            if self._held is None and not self._hides:
+                self._held = []
+            return self._released(suspicious=True) if self._held is not None and sum(map(len, self._held)) >= _MOST_HELD else ""
+        self._hides = False
+        return self._released()
+
+    def _on_copy(self) -> str:
+        if self._action == "log":
+            return ""
+        self._held = None
+        self.stopped = self._action == "block"
+        was_hidden, self._hides = self._hides, not self.stopped
+        return "" if self.stopped or was_hidden else "…"
+
+    def _released(self, *, suspicious: bool = False) -> str:
+        text = "".join(self._held or ())
+        self._held = [] if suspicious else None
+        return text
