@@ -24,7 +24,7 @@ from services.agents.plugin import Plugin
 from services.agents.result_cache import ResultCache, Version
 from services.agents.settings import AgentSettings
 from services.agents.task_tools import task_plugin
-from services.agents.toolbox import BoxToolbox
+from services.agents.toolbox import BoxToolbox, ScreenArguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class AgentSide:
 
     async def probe(self) -> str:
         """For ``/readyz``: a server that is down degrades its own tools only."""
-        wrong = [f"{row['source']}: {row['health']}" for row in self.sources() if row["health"] != "ok"]
+        wrong = [f"{row['source']}: {row['health']}" for row in self.sources() if row["health"] not in {"ok", "connecting"}]
         return f"degraded: {'; '.join(wrong)[:500]}" if wrong else f"{len(self.toolbox.describe())} tools"
 
 
@@ -64,6 +64,7 @@ async def open_agents(
     tasks: Tasks | None = None,
     more: Sequence[Plugin] = (),
     also_allows: Callable[[str, str], bool] = lambda _agent, _tool: True,
+    screen: ScreenArguments | None = None,
 ) -> AsyncIterator[AgentSide]:
     """Open everything; MCP servers connect in the background.
 
@@ -78,6 +79,7 @@ async def open_agents(
         version: of the documents in some spaces, for that cache.
         tasks: the orchestrator, None when the box runs without one.
         more: plugins of other services.
+        screen: looks at arguments that go to MCP servers; what it blocks does not go.
         also_allows: (agent, tool) → whether the site's guardrails let it; a tool must be on both lists.
 
     Raises:
@@ -98,6 +100,7 @@ async def open_agents(
             ResultCache(store, version),
             grants,
             settings,
+            screen=screen,
         )
         async with toolbox:
             watching = asyncio.create_task(agents.watch(servers.take_over, settings.look_seconds), name="agents-watch")

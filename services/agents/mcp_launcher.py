@@ -23,6 +23,7 @@ _CREATE_RULESET: Final = 444
 _ADD_RULE: Final = 445
 _RESTRICT_SELF: Final = 446
 _RIGHTS: Final = ((1, 13), (2, 14), (3, 15), (5, 16))  # (since ABI, how many rights of files there are)
+_SCOPES_SINCE: Final = 6
 _READING: Final = 1 | 1 << 2 | 1 << 3  # execute, read a file, read a folder
 _OF_FILES: Final = 1 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15  # what means something for a file: execute, write, read, truncate, ioctl
 SYSTEM: Final = ("/usr", "/bin", "/lib", "/lib64", "/etc", "/opt", "/dev", "/proc/self", "/sys/fs/cgroup", "/nix")
@@ -71,7 +72,9 @@ def _restrict(libc: ctypes.CDLL, readable: tuple[str, ...], writable: tuple[str,
     if version < 1:
         return False
     rights = (1 << max(count for since, count in _RIGHTS if since <= version)) - 1
-    ruleset = libc.syscall(_CREATE_RULESET, struct.pack("Q", rights), 8, 0)
+    scoped = version >= _SCOPES_SINCE  # no signals and no abstract sockets to outside
+    attributes = struct.pack("QQQ", rights, 0, 0b11) if scoped else struct.pack("Q", rights)
+    ruleset = libc.syscall(_CREATE_RULESET, attributes, len(attributes), 0)
     if ruleset < 0:
         return False
     for path in readable:

@@ -1,7 +1,7 @@
 """The tools of this box as one ``Toolbox``: who sees which tool, and the one way a call takes.
 
 A call, in this order: 1. the tool is known and offered to this caller and agent, else it looks absent; 2. arguments are JSON within bounds; 3. they satisfy the
-schema; 4. the approval policy; 5. the record that it begins; 6. the cache, or the tool within its limits; 7. the record how it ended; 8. what a write makes
+schema (and may leave the box, for an MCP server); 4. the approval policy; 5. the record that it begins; 6. the cache, or the tool within its limits; 7. the record how it ended; 8. what a write makes
 stale is forgotten. Several calls of a turn are ordered by ``dependencies``.
 
 Owns: this order, the calls in flight, what was foreseen. Does not own: limits of one run (``execution``), approvals (``grants``), keys (``result_cache``).
@@ -25,6 +25,7 @@ from typing import Any, Final, Self
 
 from appliance.audit.ports import Auditor
 from appliance.audit.record import Outcome
+from appliance.contracts.guard.v1.api import Screened
 from appliance.contracts.llm.v1.api import ToolCall, ToolSpec
 from appliance.contracts.tools.v1.api import ToolContext, ToolOutcome
 from appliance.identity.principal import Principal
@@ -43,6 +44,7 @@ from services.agents.settings import AgentSettings
 from services.agents.turn import run_turn
 
 _log = get_logger(__name__)
+ScreenArguments = Callable[[str, ToolContext], Screened]
 _REMEMBERED_WRITES: Final = 2048
 _SHOWN_NAME: Final = 64
 
@@ -59,6 +61,7 @@ class BoxToolbox:
         grants: approvals; None = a tool that must ask never runs.
         settings: limits.
         checker: of arguments; schemas that it has seen are ready.
+        screen: looks at arguments that leave for an MCP server; what it blocks is refused.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class BoxToolbox:
         grants: Grants | None = None,
         settings: AgentSettings | None = None,
         checker: ArgumentChecker | None = None,
+        screen: ScreenArguments | None = None,
     ) -> None:
         self._plugins = plugins
         self._allows = allows
@@ -80,6 +84,7 @@ class BoxToolbox:
         self._grants = grants
         self._settings = settings or AgentSettings()
         self._checker = checker or ArgumentChecker()
+        self._screen = screen
         self._is_warm = False
         self._slots = asyncio.Semaphore(self._settings.at_once)
         self._written: OrderedDict[tuple[str, ...], asyncio.Future[ToolOutcome]] = OrderedDict()
@@ -235,6 +240,9 @@ class BoxToolbox:
             await self._record(context, tool.name, "error", code=error.code)
             raise
         digest = digest_of(tool.name, canonical)
+        if self._screen is not None and source.startswith("mcp:") and self._screen(canonical.decode(), context).blocked:
+            await self._record(context, tool.name, "deny", code="content_blocked", digest=digest)
+            raise ApplianceError("content_blocked", f"a policy keeps these arguments from {tool.name}", hint="leave out what is confidential")
         await self._approved(tool, canonical, digest, context)  # 4
         if tool.read_only:
             return await self._read(tool, source, call, arguments, canonical, digest, context, foreseen=foreseen)

@@ -251,6 +251,19 @@ def replace_servers(servers):
     return msgspec.structs.replace(NOTHING, servers=servers)
 
 
+async def test_arguments_that_a_policy_blocks_do_not_leave_for_a_server(tmp_path):
+    from appliance.contracts.guard.v1.api import Finding, Screened
+    from services.agents.toolbox import BoxToolbox
+
+    def screen(text, context):
+        return Screened(text, (Finding("secrets", "key", "block", "input"),) if "sk-" in text else ())
+
+    async with served(table("honest"), tmp_path / "work") as plugin:
+        box = BoxToolbox(lambda: (plugin,), lambda agent, name: True, lambda: FREE, audit := RememberingAudit(), checker=CHECKER, screen=screen)
+        blocked, fine = await box.run([call("s__send", '{"text":"sk-1"}', "1"), call("s__send", '{"text":"a"}', "2")], ANNA)
+    assert (blocked.code, fine.content) == ("content_blocked", "send: a") and audit.of("s__send")[0] == ("deny", "content_blocked")
+
+
 async def test_roles_of_a_server_hold_for_its_tools(tmp_path):
     async with served(table("honest", roles=("operator",)), tmp_path / "work") as plugin:
         box = box_of(plugin)
