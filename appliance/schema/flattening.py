@@ -13,6 +13,7 @@ from typing import Any, Final
 from appliance.schema.references import ABSENT, References
 
 MOST_CHOICES: Final = 64
+_MOST_STEPS: Final = 6_000
 DROPPED: Final = frozenset({"not", "if", "dependentSchemas", "dependentRequired", "dependencies", "propertyNames", "contains", "unevaluatedItems",
     "$dynamicRef", "$recursiveRef", "additionalItems"})  # fmt: skip
 _LEAST: Final = frozenset({"minLength", "minItems", "minProperties", "minimum", "exclusiveMinimum"})
@@ -23,7 +24,7 @@ Flat = dict[str, Any]
 
 
 class TooManyChoicesError(Exception):
-    """Multiplying out would take more than ``MOST_CHOICES`` alternatives."""
+    """Multiplying out would take more than ``MOST_CHOICES`` alternatives, or ``_MOST_STEPS`` steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +42,20 @@ class Flattening:
     Attributes:
         references: of the root.
         rounds: how often a reference may lead into itself; beyond, that alternative is left out.
+        steps: schemas that were looked at so far.
     """
 
     references: References
     rounds: int
     unenforced: set[str] = field(default_factory=set)
+    steps: int = 0
 
     def choices(self, scoped: Scoped) -> list[Flat]:
         """Flat alternatives; [] = nothing satisfies it (at this depth). Values of child schemas are ``Scoped`` lists that must all hold."""
         schema, trail = scoped.schema, scoped.trail
+        self.steps += 1
+        if self.steps > _MOST_STEPS:
+            raise TooManyChoicesError
         if schema is True:
             return [{}]
         if not isinstance(schema, Mapping):

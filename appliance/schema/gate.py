@@ -23,13 +23,13 @@ from appliance.schema import schema_check
 from appliance.schema.contradictions import contradiction
 from appliance.schema.formats import NUMBERS, PATTERNS
 from appliance.schema.places import KNOWN, Place, places
-from appliance.schema.references import endless
+from appliance.schema.references import astray
 from appliance.schema.schema_check import SchemaLimits
 
 Formats = Literal["assert", "annotate"]
 _UNSUPPORTED: Final = frozenset({"$dynamicRef", "$recursiveRef", "$vocabulary"})
 _SHOWN: Final = 100
-_LIMITS: Final = SchemaLimits(kept=0)
+_LIMITS: Final = SchemaLimits(kept=0, seconds=5.0)  # steps bound the work; seconds only catch what steps do not, on machines under load
 _KEPT: Final = 256
 
 
@@ -103,7 +103,7 @@ def admit(schema: Mapping[str, Any] | bool, *, formats: Formats = "assert", limi
             raise refusal("schema_invalid", place.pointer, *wrong)
     if own is False:
         raise refusal("schema_invalid", "", "false", "nothing satisfies it")
-    if (end := endless(own)) is not None:
+    if (end := astray(own)) is not None:
         raise refusal("schema_invalid", *end)
     with _lock:
         _kept[key] = admitted

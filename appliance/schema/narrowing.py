@@ -10,17 +10,19 @@ Does not own: the engine's text form (``grammar``), what happens when an answer 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from appliance.schema.flattening import MOST_CHOICES, TYPES, Flat, Flattening, Scoped, TooManyChoicesError, both
 from appliance.schema.formats import PATTERNS
 from appliance.schema.gate import AdmittedSchema
+from appliance.schema.places import ANNOTATIONS, CORE, places
 from appliance.schema.references import References
 
 _KEY: Final = r"^[\p{L}\p{N}_ .:/-]{1,64}$"
-_MOST_NODES: Final = 4_000
+_MOST_NODES: Final = 1_500
+_ENUM_ONLY: Final = ANNOTATIONS | {"enum"}
 _FREE_DEPTH: Final = 2
 _FREE_ORDER: Final = ("string", "number", "boolean", "null", "array", "object")
 
@@ -60,7 +62,7 @@ def narrowed(admitted: AdmittedSchema, bounds: Bounds | None = None) -> Narrowed
     """Write the schema out within ``bounds``. One that cannot be written out at all becomes any JSON, with all its keywords unenforced."""
     bounds = bounds or Bounds()
     references = References(admitted.schema)
-    for recursion in range(bounds.recursion, -1, -1):
+    for recursion in sorted({bounds.recursion, 1, 0}, reverse=True):
         work = _Narrowing(Flattening(references, recursion), bounds, admitted.part_accepts)
         try:
             schema = work.node([Scoped(admitted.schema)])
@@ -103,7 +105,8 @@ class _Narrowing:
 
     def _pieces(self, flat: Flat, parts: Sequence[Scoped], free: int) -> list[dict[str, Any]]:
         if "enum" in flat:
-            values = [value for value in flat["enum"] if all(self._accepts(part.schema, value) for part in parts)]
+            plain = len(parts) == 1 and isinstance(parts[0].schema, Mapping) and _ENUM_ONLY.issuperset(parts[0].schema)
+            values = flat["enum"] if plain else [value for value in flat["enum"] if all(self._accepts(part.schema, value) for part in parts)]
             return [{"enum": values}] if values else []
         types = flat.get("types", frozenset(_FREE_ORDER))
         order = [kind for kind in (TYPES if "types" in flat else _FREE_ORDER) if kind in types]
@@ -253,6 +256,4 @@ def _says_something(parts: list[Scoped] | None) -> bool:
 
 def keywords_of(schema: object) -> set[str]:
     """Every keyword that decides something, anywhere in the schema."""
-    from appliance.schema.places import ANNOTATIONS, CORE, places
-
     return {keyword for place in places(schema) for keyword in place.schema} - ANNOTATIONS - (CORE - {"$ref"}) - {"$defs", "definitions"}

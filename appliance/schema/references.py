@@ -5,13 +5,14 @@ Owns: pointers and anchors of one document without embedded ``$id`` (with them, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
-from appliance.schema.places import IN_PLACE, places
+from appliance.schema.places import IN_PLACE, Place, places
 
 ABSENT: Final = object()
+_MOST_ROUNDS: Final = 64
 
 
 class References:
@@ -49,50 +50,71 @@ class References:
         return found if isinstance(found, Mapping | bool) else ABSENT
 
 
-def endless(root: object) -> tuple[str, str, str] | None:
-    """Pointer, keyword and why, where a schema can never end: no finite value satisfies the schema, or a schema applies itself to the same value.
+def astray(root: object) -> tuple[str, str, str] | None:
+    """Pointer, keyword and why, where a reference leads nowhere or a schema can never end: no finite value satisfies the schema, or a schema applies itself to the same value.
 
     A value exists when some choice of alternatives needs only values that exist (the least fixpoint over objects' required properties, arrays' least
     items and references); whatever this cannot see counts as possible, so nothing sound is refused.
     """
     references = References(root)
-    for place in places(root):
-        if _circles(place.schema, references):
-            return place.pointer, "$ref", "it leads back to itself"
-    finite: set[int] = set()
     found = list(places(root))
-    while True:
-        added = [place for place in found if id(place.schema) not in finite and _ends(place.schema, references, finite)]
+    for place in found:
+        if "$ref" in place.schema and not references.has_resources and references.target(place.schema["$ref"]) is ABSENT:
+            return place.pointer, "$ref", f"it leads nowhere: {str(place.schema['$ref'])[:100]!r}"
+    if (circle := _circle(found, references)) is not None:
+        return circle.pointer, "$ref", "it leads back to itself"
+    finite: set[int] = set()
+    for _ in range(_MOST_ROUNDS):
+        added = False
+        for place in reversed(found):  # what is inside comes first: nesting takes one round
+            if id(place.schema) not in finite and _ends(place.schema, references, finite):
+                finite.add(id(place.schema))
+                added = True
         if not added:
             break
-        finite.update(id(place.schema) for place in added)
-    if isinstance(root, Mapping) and id(root) not in finite:
-        stuck = [place for place in found if id(place.schema) not in finite]
-        first = next((place for place in stuck if "$ref" in place.schema), stuck[0])
-        keyword = next((keyword for keyword in ("$ref", "allOf", "anyOf", "oneOf") if keyword in first.schema), "required")
-        return first.pointer, keyword, "no value that ends satisfies it"
+    else:
+        return None  # not known; what has no end shows when it is written out
+    if not isinstance(root, Mapping) or id(root) in finite:
+        return None
+    stuck = [place for place in found if id(place.schema) not in finite]
+    first = next((place for place in stuck if "$ref" in place.schema), stuck[0])
+    keyword = next((keyword for keyword in ("$ref", "allOf", "anyOf", "oneOf") if keyword in first.schema), "required")
+    return first.pointer, keyword, "no value that ends satisfies it"
+
+
+def _circle(found: Sequence[Place], references: References) -> Place | None:
+    """The first place from which schemas applied to the same value come back to where they were; depth first, each place once."""
+    done: set[int] = set()
+    for place in found:
+        open_: set[int] = set()
+        stack: list[tuple[object, bool]] = [(place.schema, False)]
+        while stack:
+            schema, leaving = stack.pop()
+            if not isinstance(schema, Mapping):
+                continue
+            if leaving:
+                open_.discard(id(schema))
+                done.add(id(schema))
+            elif id(schema) in open_:
+                return place
+            elif id(schema) not in done:
+                open_.add(id(schema))
+                stack.append((schema, True))
+                stack.extend((part, False) for part in _in_place(schema, references))
     return None
 
 
-def _circles(schema: Mapping[str, Any], references: References) -> bool:
-    """Whether following references in place comes back to ``schema``."""
-    seen: set[int] = set()
-    stack: list[object] = [references.target(schema["$ref"])] if "$ref" in schema else []
-    while stack:
-        found = stack.pop()
-        if found is schema:
-            return True
-        if not isinstance(found, Mapping) or id(found) in seen:
-            continue
-        seen.add(id(found))
-        if "$ref" in found:
-            stack.append(references.target(found["$ref"]))
-        for keyword in IN_PLACE & found.keys():
-            value = found[keyword]
-            stack.extend(
-                value if isinstance(value, list) else value.values() if keyword == "dependentSchemas" and isinstance(value, Mapping) else [value]
-            )
-    return False
+def _in_place(schema: Mapping[str, Any], references: References) -> Iterator[object]:
+    if "$ref" in schema:
+        yield references.target(schema["$ref"])
+    for keyword in IN_PLACE & schema.keys():
+        value = schema[keyword]
+        if keyword == "dependentSchemas":
+            yield from value.values() if isinstance(value, Mapping) else ()
+        elif isinstance(value, list):
+            yield from value
+        else:
+            yield value
 
 
 def _ends(schema: Mapping[str, Any], references: References, finite: set[int]) -> bool:
