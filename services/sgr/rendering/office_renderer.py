@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Any, Final
 
 from lxml import etree
@@ -32,6 +34,7 @@ OfficeTemplate = WordTemplate | DeckTemplate
 ReadTemplate = Callable[[Template, str], bytes]
 _NO_NAME: Final = re.compile(r"[^\w .,()\-]+")
 _NAME_CHARACTERS: Final = 80
+_KEPT: Final = 8
 
 
 class OfficeRenderer:
@@ -46,18 +49,33 @@ class OfficeRenderer:
         self._read = read
         self._limits = limits
         self._now = now
+        self._compiled: OrderedDict[tuple[str, str, str], OfficeTemplate] = OrderedDict()  # text and bytes only: many threads may fill one
+        self._lock = Lock()
 
     def render(self, template: Template, data: object, language: str, citations: Sequence[CitationEvent]) -> Rendered:
         """See the port."""
         if not isinstance(data, Mapping):
             raise ApplianceError("template_invalid", "the data of a template are an object with its fields", hint="see: appliance templates show NAME")
         spoken = template.language(language)
-        office = load_template(self._read(template, spoken), self._limits)
+        office = self._office(template, spoken)
         today = datetime.fromtimestamp(self._now(), UTC).date().isoformat()
         whole = completed(data, Shape.of(template.schema_in(spoken))) | {"sources": source_rows(citations), "today": today, "language": spoken}
         with office_structure():
             content = office.fill(Scope(whole), spoken).write()
         return Rendered(content, f"{_file_name(data, template, spoken)}.{office.output}", MEDIA_TYPES[office.output])
+
+    def _office(self, template: Template, language: str) -> OfficeTemplate:
+        key = (template.name, language, template.digest)
+        with self._lock:
+            if key in self._compiled:
+                self._compiled.move_to_end(key)
+                return self._compiled[key]
+        made = load_template(self._read(template, language), self._limits)
+        with self._lock:
+            self._compiled[key] = made
+            while len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        return made
 
 
 def load_template(content: bytes, limits: TemplateLimits = DEFAULT_LIMITS) -> OfficeTemplate:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
 
+from lxml import etree
+
 from services.sgr.templates.dialects import SPACE, Dialect
 from services.sgr.templates.expressions import Tag, parse_tag
 from services.sgr.templates.failures import at, invalid
@@ -54,6 +56,8 @@ def isolate_tags(root: Any, dialect: Dialect, part: str, limits: TemplateLimits)
 
 def refuse_strays(root: Any, part: str, *, skip: Callable[[Any], bool] | None = None) -> None:
     """Raise ``template_invalid`` for a tag in an attribute, a field or any other text that is never filled."""
+    if not _OPENING.search(etree.tostring(root, encoding="unicode")):
+        return
     for element in root.iter():
         text = element.text
         strays = [text] if text and "{" in text and not (skip is not None and skip(element)) else []
