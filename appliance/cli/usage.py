@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +26,16 @@ class Dimension(StrEnum):
     model = "model"
 
 
-_COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "saved_tokens", "cache_hits", "tool_calls", "cost")
+_COUNTS = {
+    "requests": "requests",
+    "prompt_tokens": "prompt",
+    "completion_tokens": "completion",
+    "cached_tokens": "cached",
+    "saved_tokens": "saved",
+    "cache_hits": "hits",
+    "tool_calls": "tools",
+    "cost": "cost",
+}
 
 
 def usage(
@@ -59,7 +69,10 @@ def usage(
 
 
 def _show(answer: dict[str, Any]) -> None:
-    table = Table(answer["by"], *(name.replace("_", " ") for name in _COUNTS), title=f"{answer['since']} … {answer['until']}")
+    table = Table(title=f"{answer['since']} … {answer['until']}", box=SIMPLE_HEAD)
+    table.add_column(answer["by"], no_wrap=True)
+    for title in _COUNTS.values():
+        table.add_column(title, justify="right", overflow="fold")
     for row in answer["data"]:
         table.add_row(row["key"] or "–", *(f"{row[name]:,.4f}" if name == "cost" else f"{row[name]:,}" for name in _COUNTS))
     Console().print(table)

@@ -42,6 +42,7 @@ from services.gateway.domain import UsageRow
 
 Measure = Literal["requests", "tokens", "cost"]
 MEASURES: Final[tuple[Measure, ...]] = ("requests", "tokens", "cost")
+FILE_NAME: Final = "quotas.toml"
 SCHEMA_VERSION: Final = 1
 MAX_FILE_BYTES: Final = 256 * 1024
 MAX_RULES: Final = 500
@@ -88,7 +89,10 @@ class Quotas:
         self._file = file
         self._clock = clock
         self._seen = _stamp(file)
-        self._rules = read_quotas(file)
+        self._rules: tuple[Quota, ...] = ()
+        self._counts_box = False
+        self._counted_spaces: frozenset[str] = frozenset()
+        self._take(read_quotas(file))
         self._tallies: dict[str, _Tally] = {}
 
     @property
@@ -103,11 +107,17 @@ class Quotas:
             return
         self._seen = seen
         try:
-            self._rules = read_quotas(self._file)
+            self._take(read_quotas(self._file))
         except ApplianceError as error:
             _log.error("quotas_file_invalid", error=error.message)
         else:
             _log.info("quotas_changed", rules=len(self._rules))
+
+    def _take(self, rules: tuple[Quota, ...]) -> None:
+        """These hold from now on; what they count and was not counted before is known after the next ``start_again``."""
+        self._rules = rules
+        self._counts_box = any(rule.whom == _BOX for rule in rules)
+        self._counted_spaces = frozenset(rule.whom.removeprefix("space:") for rule in rules if rule.whom.startswith("space:"))
 
     def check(self, principal: Principal, spaces: Sequence[str] | None) -> tuple[Header, ...]:
         """Headers that say what is left, and warn; nothing without a quota that applies.
@@ -120,7 +130,7 @@ class Quotas:
         day = int(self._clock()) // _DAY_SECONDS
         month = _month(day)
         tightest: tuple[float, Quota, Measure, int] | None = None
-        for rule in self._rules:
+        for rule in self._rules:  # at most MAX_RULES, in practice a handful
             name = _tally_name(rule.whom, principal, spaces)
             if name is None:
                 continue
@@ -140,12 +150,12 @@ class Quotas:
         """Count what was spent on ``day`` (days since the epoch); ``cost`` in 1e-9 of the currency."""
         if not self._rules:
             return
-        amounts = requests, tokens, cost
         month = _month(day)
-        self._add(account, day, month, amounts)
-        self._add(_BOX, day, month, amounts)
-        if space and space != "*":
-            self._add(f"space:{space}", day, month, amounts)
+        self._add(account, day, month, requests, tokens, cost)
+        if self._counts_box:
+            self._add(_BOX, day, month, requests, tokens, cost)
+        if space in self._counted_spaces:
+            self._add(f"space:{space}", day, month, requests, tokens, cost)
 
     def start_again(self, rows: Iterable[UsageRow]) -> None:
         """Forget the tallies and count ``rows`` (of this month) instead."""
@@ -154,7 +164,7 @@ class Quotas:
             day = int(datetime.strptime(row.day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()) // _DAY_SECONDS
             self.spend(row.account or row.subject, row.space, day, row.requests, row.prompt_tokens + row.completion_tokens, row.cost_nano)
 
-    def _add(self, name: str, day: int, month: int, amounts: tuple[int, int, int]) -> None:
+    def _add(self, name: str, day: int, month: int, requests: int, tokens: int, cost: int) -> None:
         tally = self._tallies.get(name)
         if tally is None:
             tally = self._tallies[name] = _Tally(day, month)
@@ -163,11 +173,15 @@ class Quotas:
         if day > tally.day:
             tally.day, tally.in_day = day, [0, 0, 0]
         if month == tally.month:
-            for position, amount in enumerate(amounts):
-                tally.in_month[position] += amount
+            spent = tally.in_month
+            spent[0] += requests
+            spent[1] += tokens
+            spent[2] += cost
         if day == tally.day:
-            for position, amount in enumerate(amounts):
-                tally.in_day[position] += amount
+            spent = tally.in_day
+            spent[0] += requests
+            spent[1] += tokens
+            spent[2] += cost
 
     def _spent(self, name: str, per: Literal["day", "month"], day: int, month: int) -> Sequence[int]:
         tally = self._tallies.get(name)

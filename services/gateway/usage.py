@@ -122,6 +122,8 @@ class UsageAccounts:
         await asyncio.to_thread(self._quotas.refresh)
         async with self._writing:
             await self._flush()
+            if not self._quotas.rules:
+                return
             month = time.strftime("%Y-%m-01", time.gmtime())
             rows = await self._store.spent(month)
             self._quotas.start_again(rows)

@@ -102,14 +102,17 @@ class LocalLlmExecutor:
         current: the model in force; asked once per attempt.
         settings: parallel tasks, timeouts, costs, task types.
         templates: prompts; the box's own unless given.
+        counted: told the task and the metrics of each attempt that ended well, for token accounts; must not raise, wait or take long.
     """
 
     kind: Final = ExecutorType.LOCAL_LLM
 
     def __init__(
-        self, current: Callable[[], CurrentModel], settings: ExecutorSettings | None = None, templates: PromptTemplates | None = None
-    ) -> None:
+        self, current: Callable[[], CurrentModel], settings: ExecutorSettings | None = None, templates: PromptTemplates | None = None,
+        counted: Callable[[Task, Mapping[str, object]], None] = lambda _task, _metrics: None,
+    ) -> None:  # fmt: skip
         self._current = current
+        self._counted = counted
         self._settings = settings or ExecutorSettings.read()
         self._templates = templates or PromptTemplates()
         self._checker = SchemaChecker()
@@ -148,7 +151,9 @@ class LocalLlmExecutor:
         """Have the model do it. See ``ExecutorAdapter``."""
         work = self._running[task.id] = asyncio.create_task(self._answered(task, context))
         try:
-            return await work
+            done = await work
+            self._counted(task, done.metrics)
+            return done
         except asyncio.CancelledError:
             mine = asyncio.current_task()
             if mine is not None and mine.cancelling():
