@@ -37,6 +37,8 @@ from services.embed.settings import EmbedSettings
 from services.gateway.app import create_app
 from services.gateway.asgi import AsgiApp
 from services.gateway.ports import Dependencies
+from services.gateway.quotas import FILE_NAME as QUOTAS
+from services.gateway.quotas import Quotas
 from services.gateway.settings import GatewaySettings
 from services.gateway.sqlalchemy_threads import SqlAlchemyThreads
 from services.gateway.sqlalchemy_usage import SqlAlchemyUsage
@@ -179,6 +181,8 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
             schema_guided=chat.schema_guided,
             templates=chat.templates,
             artefacts=chat.artefacts,
+            tools=chat.tools,
+            quotas=Quotas(home.path / QUOTAS),
         ),
         settings.gateway.model_copy(update={"upload_folder": uploads}),
     )  # fmt: skip

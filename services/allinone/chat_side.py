@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from appliance.audit.log import AuditLog
+from appliance.contracts.llm.v1.api import ChatRequest, Tokens
 from appliance.contracts.orchestrator.v1.api import Tasks
 from appliance.guard.guardrails_toml import FILE_NAME as GUARDRAILS
 from appliance.home import Home
@@ -20,13 +22,16 @@ from services.agents.settings import AgentSettings
 from services.allinone.live_models import LiveModels
 from services.allinone.readiness import Probe
 from services.embed.held_encoder import LiveEncoder
+from services.gateway.tool_desk import ToolDesk
 from services.retrieval.bootstrap import RetrievalService
 from services.router.answer_cache import AnswerCache
 from services.router.chat_turn import ChatRouter
 from services.router.guard.live_policies import LivePolicies
 from services.router.guard.policy_chain import PolicyGuard
+from services.router.intents.bootstrap import build_intents
 from services.router.parts import Parts
 from services.router.semantic_cache import SemanticCache
+from services.router.served_model import ServedModel
 from services.sgr.artefacts import OwnedArtefacts
 from services.sgr.rendering.office_renderer import OfficeRenderer
 from services.sgr.service import SchemaGuidedService
@@ -34,6 +39,7 @@ from services.sgr.sqlalchemy_artefacts import SqlAlchemyArtefacts
 from services.sgr.templates.folder_catalogue import FolderCatalogue
 from services.sgr.templates.managed_templates import ManagedTemplates
 
+DEFAULT: Final = "default"
 _TEMPLATES: Final = "templates"
 _ARTEFACTS: Final = "artefacts"
 
@@ -61,6 +67,7 @@ class ChatSide:
     templates: ManagedTemplates
     artefacts: OwnedArtefacts
     cache: AnswerCache
+    tools: ToolDesk
     tasks: Mapping[str, asyncio.Task[None]]
     probes: Mapping[str, Probe]
 
@@ -89,15 +96,33 @@ async def open_chat_side(
         await store.collect()
         catalogue = FolderCatalogue(home.path / _TEMPLATES)
         guided = SchemaGuidedService(models.served, retrieval.search, catalogue, OfficeRenderer(catalogue.read), store)
+        intents = await asyncio.to_thread(
+            build_intents, home.path, encoder, partial(_ask, models.served), identity=lambda: encoder.held.identity
+        )  # fmt: skip
         parts = Parts(
-            agents=agents.agents, toolbox=agents.toolbox, guard=guard, record=audit.append_nowait, schema_guided=guided, cache=cache,
+            intents=intents, agents=agents.agents, toolbox=agents.toolbox, guard=guard, record=audit.append_nowait, schema_guided=guided, cache=cache,
             policy=lambda: str(guard.policies.version),
         )  # fmt: skip
-        probes: dict[str, Probe] = {"agents": agents.probe, "guardrails": guard.policies.readiness}
+        probes: dict[str, Probe] = {"agents": agents.probe, "guardrails": guard.policies.readiness, "intents": intents.readiness}
+        desk = ToolDesk(agents.toolbox, agents.agents, agents.grants, agents.sources)
         yield ChatSide(
             ChatRouter(models.served, retrieval.search, parts), agents, guided, ManagedTemplates(catalogue, audit), OwnedArtefacts(store), cache,
-            {"agents_watch": agents.watching}, probes,
+            desk, {"agents_watch": agents.watching}, probes,
         )  # fmt: skip
+
+
+async def _ask(served: Mapping[str, ServedModel], request: ChatRequest) -> str | None:
+    """The words of the box's model, for questions of the house itself; None when it only quotes or keeps no schema."""
+    model = served.get(DEFAULT)
+    if model is None or not model.capabilities.generates or model.capabilities.schema == "none":
+        return None
+    words: list[str] = []
+    with model.hold():
+        async with aclosing(model.model.stream(request)) as events:
+            async for event in events:
+                if isinstance(event, Tokens):
+                    words += event.pieces
+    return "".join(words)
 
 
 async def _open_cache(stack: AsyncExitStack, settings: CacheSettings, retrieval: RetrievalService, encoder: LiveEncoder) -> AnswerCache:

@@ -45,6 +45,7 @@ from services.gateway.routes_schedules import schedule_routes
 from services.gateway.routes_spaces import space_routes
 from services.gateway.routes_tasks import task_routes
 from services.gateway.routes_threads import thread_routes
+from services.gateway.routes_tools import tool_routes
 from services.gateway.routes_usage import usage_routes
 from services.gateway.routes_work import work_routes
 from services.gateway.settings import GatewaySettings
@@ -82,6 +83,7 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
             model_routes(dependencies),
             file_routes(dependencies, uploads, settings),
             report_routes(dependencies, chats, uploads, accounts, settings),
+            *([tool_routes(dependencies.tools)] if dependencies.tools is not None else []),
             *_orchestrator_routes(dependencies, waits, feeds, settings),
         ]
     )

@@ -20,6 +20,7 @@ from services.gateway.asgi import AsgiApp
 from services.gateway.domain import Check, ModelCard, ModelKind, Thread, ThreadMessage, UsageQuery, UsageRow, UsageTotal
 from services.gateway.orchestration import Orchestration
 from services.gateway.quotas import Quotas
+from services.gateway.tool_desk import ToolDesk
 
 
 class Authenticator(Protocol):
@@ -193,6 +194,7 @@ class Dependencies:
     orchestration: Orchestration | None = None
     mcp: AsgiApp | None = None
     quotas: Quotas | None = None
+    tools: ToolDesk | None = None
     schema_guided: SchemaGuided | None = None
     templates: Templates | None = None
     artefacts: Artefacts | None = None

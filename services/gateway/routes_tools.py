@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,27 +10,16 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from appliance.contracts.llm.v1.api import ToolCall
 from appliance.contracts.orchestrator.v1.values import EMPTY, Wire
-from appliance.contracts.router.v1.agents import Agents
-from appliance.contracts.tools.v1.api import Toolbox, ToolContext
-from appliance.contracts.tools.v1.approvals import ToolApprovals
+from appliance.contracts.tools.v1.api import ToolContext
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError, not_found
 from appliance.kit.logging import correlation_id
 from services.gateway.caller import Caller
+from services.gateway.tool_desk import ToolDesk
 from services.gateway.wire import answered, sent, told
 
 AgentInQuery = Annotated[str, Query(min_length=1, max_length=40)]
 ApprovalId = Annotated[str, Path(min_length=1, max_length=100)]
-
-
-@dataclass(frozen=True, slots=True)
-class ToolDesk:
-    """What the routes need of the box; ``sources`` says where tools come from and how they are."""
-
-    toolbox: Toolbox
-    agents: Agents
-    approvals: ToolApprovals
-    sources: Callable[[], Sequence[Mapping[str, object]]] = tuple
 
 
 class ToolCallByHand(Wire, frozen=True):

@@ -69,7 +69,7 @@ class Planning:
         scope = GuardScope(tuple(sorted(readable)), turn.agent or DOCUMENTS.name)
         if self._parts.guard is not None:
             turn = await self._screened(turn, principal, scope, steps)
-        agent, unclear = await self._agent(turn, steps)
+        agent, unclear = await self._agent(turn, readable, steps)
         if agent is not DOCUMENTS:
             turn, scope = _as_agent(turn, agent, principal), replace(scope, agent=agent.name)
         return Plan(turn, agent, self._served(turn.model), scope, tuple(steps), unclear)
@@ -102,7 +102,7 @@ class Planning:
             raise ApplianceError("content_blocked", f"a policy of this box does not let this text in: {kinds}", hint="leave that out", param="messages")
         return replace(turn, messages=messages)
 
-    async def _agent(self, turn: ChatTurn, steps: list[StepEvent]) -> tuple[Agent, Decision | None]:
+    async def _agent(self, turn: ChatTurn, readable: frozenset[str], steps: list[StepEvent]) -> tuple[Agent, Decision | None]:
         agents, intents = self._parts.agents, self._parts.intents
         if turn.agent:
             found = agents.get(turn.agent) if agents is not None else None
@@ -112,7 +112,7 @@ class Planning:
         if intents is None or not intents.active or turn.tools or turn.messages[-1].role == "tool":
             return (agents.get(DOCUMENTS.name) or DOCUMENTS) if agents is not None else DOCUMENTS, None
         with span("router.classify") as current:
-            decision = await intents.decide(turn.messages, detect_language(turn.messages[-1].content))
+            decision = await intents.decide(turn.messages, detect_language(turn.messages[-1].content), spaces=readable)
             current.set_attribute("source", decision.source)
             current.set_attribute("level", decision.level)
         name = decision.route.agent if decision.route is not None else DOCUMENTS.name
