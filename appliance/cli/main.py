@@ -18,12 +18,14 @@ from appliance.cli import (
     docs,
     doctor,
     executors,
+    guard,
     keys,
     knowledge,
     mcp,
     models,
     prove,
     report,
+    router,
     schedules,
     smoke,
     spaces,
@@ -63,6 +65,8 @@ app.add_typer(approvals.app, name="approvals")
 app.add_typer(executors.app, name="executors")
 app.add_typer(agents.agents, name="agents")
 app.add_typer(agents.tools, name="tools")
+app.add_typer(router.app, name="router")
+app.add_typer(guard.app, name="guard")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(users.app, name="users")
