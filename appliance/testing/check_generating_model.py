@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from appliance.contracts.llm.v1.api import AnswerSchema, ChatModel, ChatRequest, Finish, Message, ModelEvent, Tokens, ToolCalls, ToolSpec
 from appliance.kit.errors import ApplianceError
 
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 180.0
 """For each step; not a measure of speed: machines that test are busy."""
 _SEEDS: Final = range(8)
 _STREAMS: Final = 8

@@ -28,6 +28,7 @@ from services.llm.llama.llama_worker import Orders, Ready
 
 _ROOT: Final = Path(__file__).resolve().parents[3]
 _WORKER: Final = "services.llm.llama.llama_worker"
+_PREFIX: Final = "appliance-llm-"
 _EXIT_SECONDS: Final = 3.0
 _LOAD_BASE_SECONDS: Final = 60.0
 _LOAD_BYTES_PER_SECOND: Final = 20 * 1024 * 1024  # the slowest disk that a site has
@@ -73,7 +74,8 @@ class LlamaProcess:
             LlamaLostError: it did not come up.
             ApplianceError: ``unavailable`` when the machine has no process to give.
         """
-        folder = Path(tempfile.mkdtemp(prefix="appliance-llm-"))  # 0700: nobody else reaches the socket
+        _sweep()
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))  # 0700: nobody else reaches the socket
         orders = Orders(
             os.getpid(), str(folder / "llama.sock"), alias, plan.model, plan.context, plan.parallel, plan.threads, plan.gpu_layers, plan.limit_bytes
         )
@@ -171,6 +173,14 @@ class LlamaProcess:
             self.kill()
             raise
         await self.gone.wait()
+
+
+def _sweep() -> None:
+    """Remove the folders of boxes that were killed: theirs is the only end that leaves one behind."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).split("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ending(status: int) -> str:
