@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -17,6 +18,7 @@ from services.llm.bootstrap import build_chat_model
 from services.llm.settings import LlmSettings
 
 pytestmark = pytest.mark.vllm
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 @pytest.fixture
@@ -56,7 +58,8 @@ async def test_json_has_no_whitespace_that_the_model_may_choose(model: ChatModel
     schema = AnswerSchema("answer", SCHEMAS[number])
     for seed in range(4):
         text = text_of(await collected(model, ChatRequest([Message("user", "go")], options={"max_tokens": 300, "seed": seed}, answer_schema=schema)))
-        assert json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":")) == text.replace('": ', '":').replace(", ", ","), text
+        json.loads(text)
+        assert not re.search(r"\s", _STRING.sub("", text)), text
 
 
 async def test_a_repeated_prompt_is_answered_after_the_first_stream_was_left(model: ChatModel) -> None:
