@@ -3,7 +3,7 @@
 ``schema_answer`` stands around ``ChatModel.stream`` and yields the same events:
 
 - ``grammar`` and everything enforced: tokens pass through as they come; the whole is still validated; one cut by ``max_tokens`` gets its ending.
-- ``asked``, or keywords that the grammar does not enforce: nothing is shown until a round is valid; each failed round goes back to the model with the
+- ``asked``, keywords that the grammar does not enforce, or sources (marks ``[n]`` in strings must point to one; others are removed): nothing is shown until a round is valid; each failed round goes back to the model with the
   precise errors. After ``rounds`` rounds: ``schema_unsatisfied``.
 - ``none``: ``schema_unsupported``, before anything is generated.
 
@@ -20,9 +20,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
+
 from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, Finish, ModelEvent, Tokens, ToolCalls, Usage
 from appliance.kit.errors import ApplianceError
 from appliance.kit.telemetry import span
+from appliance.language.source_marks import Marks
 from appliance.schema.asking import extracted, repair_messages, told
 from appliance.schema.gate import AdmittedSchema, Violation, admit
 from appliance.schema.grammar import Grammar, grammar_of
@@ -40,12 +43,17 @@ class AnswerPlan:
     Attributes:
         admitted: the schema, through the gate.
         grammar: None when the model has none.
-        streams: tokens can be shown as they come.
+        sources: how many there are, when ``[n]`` in the answer's strings is a mark of one; None = marks are text like any other.
     """
 
     admitted: AdmittedSchema
     grammar: Grammar | None
-    streams: bool
+    sources: int | None = None
+
+    @property
+    def streams(self) -> bool:
+        """Tokens can be shown as they come: nothing can turn out wrong or needless afterwards."""
+        return self.grammar is not None and not self.grammar.unenforced and self.sources is None
 
     @property
     def unenforced(self) -> tuple[str, ...]:
@@ -70,7 +78,7 @@ def plan_of(schema: object, capabilities: Capabilities, *, with_tools: bool = Fa
             "schema_unsupported", "this model cannot answer by a schema", hint="choose a model that generates text, or extract with sgr.format"
         )
     grammar = grammar_of(admitted) if capabilities.schema == "grammar" and not with_tools else None
-    return AnswerPlan(admitted, grammar, grammar is not None and not grammar.unenforced)
+    return AnswerPlan(admitted, grammar)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,8 @@ async def schema_answer(stream: Stream, request: ChatRequest, capabilities: Capa
         return
     with_tools = bool(request.tools) and request.tool_choice != "none"
     plan = await asyncio.to_thread(plan_of, wanted.schema, capabilities, with_tools=with_tools)
+    if request.grounded:
+        plan = replace(plan, sources=len(request.passages))
     asked = planned(request, plan)
     chosen = (
         _unchecked(stream, asked) if not wanted.strict else _streamed(stream, asked, plan) if plan.streams else _repaired(stream, asked, plan, rounds)
@@ -192,7 +202,10 @@ async def attempt(stream: Stream, request: ChatRequest, plan: AnswerPlan, number
             return Outcome(tuple(events), text, finish, calls=True, violations=())
         found = text if plan.grammar is not None else extracted(text)
         tail, violations = await _checked(found, finish, plan)
-        return Outcome(tuple(events), text if violations else found + tail, finish, calls=False, violations=violations)
+        whole = found + tail
+        if not violations and plan.sources is not None:
+            whole, violations = await asyncio.to_thread(_with_true_marks, whole, plan.admitted, plan.sources)
+        return Outcome(tuple(events), text if violations else whole, finish, calls=False, violations=violations)
 
 
 async def _checked(text: str, finish: Finish, plan: AnswerPlan) -> tuple[str, tuple[Violation, ...]]:
@@ -211,6 +224,17 @@ def _check(text: str, finish: Finish, plan: AnswerPlan) -> tuple[str, tuple[Viol
     if violations and finish.reason == "length":
         violations = (*violations, Violation("", "", "the answer was cut at the allowed length; write less"))
     return tail, violations
+
+
+def _with_true_marks(text: str, admitted: AdmittedSchema, sources: int) -> tuple[str, tuple[Violation, ...]]:
+    """A valid answer without marks of sources that do not exist; what is left must satisfy the schema still."""
+    marks = Marks(sources)
+    value = marks.checked(msgspec.json.decode(text))
+    if not marks.invented:
+        return text, ()
+    if violations := admitted.errors(value):
+        return text, (*violations, Violation("", "", f"sources are numbered 1 to {sources}; others do not exist"))
+    return msgspec.json.encode(value).decode(), ()
 
 
 def violations_of(text: str, admitted: AdmittedSchema) -> tuple[Violation, ...]:

@@ -16,11 +16,11 @@ import msgspec
 
 from appliance.contracts.llm.v1.api import AnswerSchema, ChatModel, ChatRequest, Message, Usage
 from appliance.contracts.sgr.v1.api import FormatStep
+from appliance.language.source_marks import Marks
 from appliance.schema.answers import AnswerPlan, Outcome, attempt, plan_of, planned, unsatisfied
 from appliance.schema.asking import repair_messages
 from appliance.schema.gate import Violation
 from services.sgr.domain import Draft, Order, citation
-from services.sgr.marks import Marks
 
 _DRAFT: Final = {
     "en": "Bring the draft below into the required form. Keep its facts, add none.\n\n{prompt}\n\n<draft>\n{draft}\n</draft>",
@@ -35,7 +35,11 @@ async def generate(model: ChatModel, order: Order, rounds: int, seconds: float) 
         ApplianceError: as ``SchemaGuided.format``.
     """
     plan = await asyncio.to_thread(plan_of, order.admitted.schema, model.capabilities)
-    yield FormatStep("generate", {"enforced_by": "grammar" if plan.streams else "repair", "unenforced": list(plan.unenforced)})
+    if order.grounded or order.request.draft:
+        plan = replace(plan, sources=len(order.passages))
+    yield FormatStep(
+        "generate", {"enforced_by": "grammar" if plan.grammar is not None and not plan.unenforced else "repair", "unenforced": list(plan.unenforced)}
+    )
     base = planned(_asked(order, time.monotonic() + seconds), plan)
     asked, usage = base, Usage()
     violations: tuple[Violation, ...] = ()
@@ -69,17 +73,14 @@ def _asked(order: Order, deadline: float) -> ChatRequest:
 
 
 def _judged(outcome: Outcome, order: Order, plan: AnswerPlan) -> tuple[Draft | None, tuple[Violation, ...]]:
-    """The draft, or what is wrong; marks that point nowhere are removed, and what is left must satisfy the schema still."""
+    """The draft, or what is wrong. Its marks were checked with it."""
     if outcome.violations:
         return None, outcome.violations
-    value: Any = msgspec.json.decode(outcome.text)
     marks = Marks(len(order.passages))
-    data = marks.checked(value) if order.grounded or order.request.draft else value
-    if violations := (order.admitted.errors(data) if marks.invented else ()):
-        return None, (*violations, Violation("", "", f"sources are numbered 1 to {len(order.passages)}; others do not exist"))
+    data: Any = marks.checked(msgspec.json.decode(outcome.text))
     numbers = marks.used or range(1, len(order.passages) + 1)  # a model that marks nothing rests on all that it was given
     citations = [citation(number, order.passages[number - 1]) for number in numbers] if order.grounded else []
-    return Draft(data, citations, 1, "grammar" if plan.streams else "repair", Usage(), plan.unenforced), ()
+    return Draft(data, citations, 1, "grammar" if plan.grammar is not None and not plan.unenforced else "repair", Usage(), plan.unenforced), ()
 
 
 def _sum(a: Usage, b: Usage) -> Usage:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from appliance.contracts.llm.v1.api import AnswerSchema, Capabilities, ChatRequest, Finish, Message, ModelEvent, Tokens, ToolCall, ToolCalls, Usage
+from appliance.contracts.retrieval.v1.api import Passage
 from appliance.kit.errors import ApplianceError
 from appliance.schema.answers import MOST_ANSWER_BYTES, schema_answer
 from appliance.testing.fakes_chat_model import ScriptedAnswer, ScriptedChatModel
@@ -165,3 +166,12 @@ def test_without_a_schema_nothing_is_touched() -> None:
     model = Conversation(says("hello"))
     assert asyncio.run(collected(model, ChatRequest((Message("user", "hi"),)), Capabilities()))[0] == "hello"
     assert [message.role for message in model.requests[0].messages] == ["user"]
+
+
+@pytest.mark.parametrize("capabilities", [ASKED, GRAMMAR])
+def test_marks_of_sources_that_do_not_exist_are_removed_from_strings_only(capabilities: Capabilities) -> None:
+    schema = {"type": "object", "properties": {"say": {"type": "string"}, "ids": {"type": "array", "items": {"type": "integer"}}}}
+    model = Conversation(says('{"say":"so [1] and so [7].",', '"ids":[7]}'))
+    passage = Passage(1, "d", "d.md", 1, "legal", None, (), 0, 2, "so")
+    asked = ChatRequest((Message("user", "x"),), (passage,), grounded=True, answer_schema=AnswerSchema("s", schema))
+    assert json.loads(asyncio.run(collected(model, asked, capabilities))[0]) == {"say": "so [1] and so.", "ids": [7]}

@@ -1,7 +1,7 @@
 """Source marks inside data: ``[1]`` in a string points to source 1, or is removed. Pure.
 
-The same promise as the chat path's filter gives for text (``services/router/citations``), in its simplest form: strings of data are whole, so nothing has
-to be held back, and they hold no code.
+The same promise as the chat path's filter gives for streaming text (``services/router/citations``), in its simplest form: strings of data are whole, so
+nothing has to be held back, and they hold no code. An array of numbers, ``[1]``, is data and no mark.
 """
 
 from __future__ import annotations
