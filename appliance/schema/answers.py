@@ -118,10 +118,11 @@ async def schema_answer(stream: Stream, request: ChatRequest, capabilities: Capa
 
 
 def planned(request: ChatRequest, plan: AnswerPlan) -> ChatRequest:
-    """The request as the model gets it: told the schema, and constrained by what its engine can enforce of it."""
-    asked = told(request, plan.admitted, constrained=plan.grammar is not None)
-    if plan.grammar is None or asked.answer_schema is None:
-        return asked
+    """The request as a constrained model gets it: told the schema, and held to what its engine can enforce of it. Others are told by their adapter."""
+    if plan.grammar is None or request.answer_schema is None:
+        return request
+    asked = told(request, plan.admitted)
+    assert asked.answer_schema is not None
     return replace(asked, answer_schema=replace(asked.answer_schema, schema=plan.grammar.schema))
 
 

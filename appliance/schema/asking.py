@@ -16,7 +16,7 @@ _ASK: Final = (
     "Use only what the conversation and its sources say; leave optional fields out when they are not known.\nJSON Schema:\n"
 )
 _AGAIN: Final = "Your answer does not satisfy the JSON Schema:\n{errors}\nAnswer again with the whole corrected JSON value and nothing else."
-_MOST_TOLD: Final = 8_000  # characters of a schema that a constrained model is told; an unconstrained one is told all of it
+_MOST_TOLD: Final = 8_000  # characters of a schema
 _MOST_REPEATED: Final = 8_000
 _FENCE: Final = re.compile(r"```[a-zA-Z]{0,10}[ \t]*\n(.*?)```", re.DOTALL)
 _STARTS: Final = re.compile(r"[{\[]")
@@ -24,15 +24,18 @@ _MOST_STARTS: Final = 8
 _decoder: Final = json.JSONDecoder()
 
 
-def told(request: ChatRequest, admitted: AdmittedSchema, *, constrained: bool) -> ChatRequest:
-    """The request with the schema in its system message; a constrained model keeps to a long schema without being told."""
+def told(request: ChatRequest, admitted: AdmittedSchema) -> ChatRequest:
+    """The request to a constrained model with the schema at the end of its question: titles and descriptions help it, a long schema it keeps unseen.
+
+    Not in a system message: many chat templates take only one, and that of the sources comes first. Models that are only asked are told by their adapter.
+    """
     text = json.dumps(admitted.schema, ensure_ascii=False, separators=(",", ":"))
-    if constrained and len(text) > _MOST_TOLD:
+    messages = list(request.messages)
+    last = next((number for number in range(len(messages) - 1, -1, -1) if messages[number].role == "user"), None)
+    if last is None or len(text) > _MOST_TOLD:
         return request
-    messages = tuple(request.messages)
-    if messages and messages[0].role == "system":
-        return replace(request, messages=(replace(messages[0], content=f"{messages[0].content}\n\n{_ASK}{text}"), *messages[1:]))
-    return replace(request, messages=(Message("system", _ASK + text), *messages))
+    messages[last] = replace(messages[last], content=f"{messages[last].content}\n\n{_ASK}{text}")
+    return replace(request, messages=tuple(messages))
 
 
 def repair_messages(answer: str, violations: Sequence[Violation]) -> tuple[Message, Message]:

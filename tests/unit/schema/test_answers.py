@@ -53,12 +53,15 @@ async def collected(model: Conversation, asked: ChatRequest, capabilities: Capab
     return "".join(piece for event in events if isinstance(event, Tokens) for piece in event.pieces), finish
 
 
-def test_a_valid_answer_comes_in_one_round_and_the_model_is_told_the_schema() -> None:
+def test_a_valid_answer_comes_in_one_round_and_a_constrained_model_is_told_the_schema() -> None:
     model = Conversation(says(GOOD))
-    text, finish = asyncio.run(collected(model, request(), ASKED))
+    text, finish = asyncio.run(collected(model, request(), GRAMMAR))
     assert json.loads(text) == {"name": "x", "count": 2}
     assert finish.reason == "stop"
     assert '"minimum":1' in model.requests[0].messages[0].content
+    held = model.requests[0].answer_schema
+    assert held is not None
+    assert held.schema["properties"]["name"]["maxLength"]  # type: ignore[index]
 
 
 def test_errors_go_back_with_pointer_and_reason_and_usage_is_summed() -> None:
@@ -156,10 +159,10 @@ def test_tool_calls_are_no_answer_and_pass() -> None:
         assert [type(event) for event in asyncio.run(run(capabilities))] == [ToolCalls, Finish]
 
 
-def test_a_schema_that_is_not_strict_is_told_and_not_checked() -> None:
+def test_a_schema_that_is_not_strict_goes_to_the_model_and_is_not_checked() -> None:
     model = Conversation(says("whatever"))
     assert asyncio.run(collected(model, request(strict=False), ASKED))[0] == "whatever"
-    assert "JSON Schema" in model.requests[0].messages[0].content
+    assert model.requests[0].answer_schema == request(strict=False).answer_schema
 
 
 def test_without_a_schema_nothing_is_touched() -> None:
