@@ -32,7 +32,7 @@ BUILT_IN: Final = (
         "assistant", {"en": "Assistant", "ru": "Помощник"}, retrieval=False,
         tools=("search_documents", "read_document", "list_documents", "calculator", "today", "create_task", "task_status"),
     ),
-    Agent("documents", {"en": "Documents", "ru": "Документы"}, tools=("search_documents", "read_document", "list_documents", "calculator", "today")),
+    Agent("documents", {"en": "Documents", "ru": "Документы"}),  # has searched already; plain API clients get exactly the prompt that they sent
 )  # fmt: skip
 
 

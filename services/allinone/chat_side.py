@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from appliance.audit.log import AuditLog
+from appliance.contracts.guard.v1.api import GuardScope
 from appliance.contracts.llm.v1.api import ChatRequest, Tokens
 from appliance.contracts.orchestrator.v1.api import Tasks
 from appliance.guard.guardrails_toml import FILE_NAME as GUARDRAILS
@@ -90,6 +91,7 @@ async def open_chat_side(
             open_agents(
                 home.path, settings.agents, audit, retrieval=retrieval.search, documents=retrieval.documents, content=retrieval.documents,
                 store=cache.shared, version=lambda _spaces: retrieval.presence.revision, tasks=tasks, also_allows=guard.policies.allows,
+                screen=lambda text, context: guard.screen_input(text, GuardScope(context.spaces or (), context.agent)),
             )
         )  # fmt: skip
         store = SqlAlchemyArtefacts(engine, home.path / _ARTEFACTS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -128,7 +129,7 @@ class ChatRouter:
         context = ToolContext(principal, plan.agent.name, turn.spaces, turn.thread_id, turn.trace_id, request.deadline)
         guard, scope = self._parts.guard, plan.scope
         screen = partial(guard.screen_tool, scope=scope) if guard is not None else Screened
-        return tool_loop(stream, request, toolbox, context, screen, self._parts.loop)
+        return tool_loop(stream, request, toolbox, context, screen, replace(self._parts.loop, rounds=min(self._parts.loop.rounds, plan.agent.max_rounds)))
 
     def _wants_sources(self, plan: Plan, principal: Principal) -> bool:
         """Whether to search: unless the caller said no, or there is nothing to find and the model can do without."""
