@@ -68,6 +68,8 @@ class PolicyGuard:
     def output(self, scope: GuardScope, secret_prompt: str = "") -> AnswerScreen:
         """See the contract."""
         rails, policy = self._in_force(scope)
+        if not scope.markup:
+            policy = Policy({place: action for place, action in policy.actions.items() if place[0] not in {"link", "image"}})
         return AnswerScreen(policy, self._own_origins.union(rails.origins), secret_prompt)
 
     def version(self) -> str:

@@ -100,6 +100,9 @@ class SensitiveStream(StreamStage):
             return None
         if end <= start + 1 and not sign.isdigit():
             return Decided(start + 1, sign)
+        run = text[start:end]
+        if run.isalpha() and not run.startswith(PREFIXES):
+            return Decided(end, run)  # a word: nothing in it to look at
         return self._screened(text, start, end)
 
     def _run_end(self, text: str, start: int) -> int:

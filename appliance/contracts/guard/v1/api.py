@@ -32,10 +32,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class GuardScope:
-    """Whose policies hold: the strictest of those of ``spaces`` (() = the box's own), for ``agent``."""
+    """Whose policies hold: the strictest of those of ``spaces`` (() = the box's own), for ``agent``.
+
+    ``markup``: the answer is read as Markdown; False for JSON by a schema, in which links and images are left alone, because a change could break the schema.
+    """
 
     spaces: tuple[str, ...] = ()
     agent: str = "documents"
+    markup: bool = True
 
 
 @dataclass(frozen=True, slots=True)
