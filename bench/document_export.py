@@ -2,7 +2,7 @@
 
     python -m bench.document_export [--json FILE]
 
-The first rendering of a process unpacks, screens and compiles the template; the later ones find it compiled. Both are measured; the target is for
+The first rendering with a template unpacks, screens and compiles the template; the later ones find it compiled. Both are measured; the target is for
 the first. CPU time of this process is what counts against the streams beside it.
 """
 
@@ -61,7 +61,7 @@ def measure(what: str, catalogue: FolderCatalogue, name: str, data: dict[str, ob
     kept.render(template, data, "en", SOURCES)
     cold, warm = median(first), median(lambda: kept.render(template, data, "en", SOURCES))
     return [
-        Row("document-export", f"{what}, first of a process", cold, "s", 1.0, at_least=False),
+        Row("document-export", f"{what}, template not compiled yet", cold, "s", 1.0, at_least=False),
         Row("document-export", f"{what}, template compiled", warm, "s", 1.0, at_least=False),
         Row("document-export", f"{what}, size", size / 1024, "KiB"),
     ]

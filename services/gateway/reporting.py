@@ -55,7 +55,8 @@ class Reporting:
                 if isinstance(event, FormatResult):
                     self._accounts.count(caller.subject, event.usage)
                     if thread_id:
-                        await self._box.threads.add_turn(caller.subject, thread_id, request.prompt, _said(event), event.citations, request.model)
+                        cited = [one for one in event.citations if one.space]  # a draft of the caller's own is in no space
+                        await self._box.threads.add_turn(caller.subject, thread_id, request.prompt, _said(event), cited, request.model)
                     finished = True
                     yield Finished(event, thread_id)
                 else:

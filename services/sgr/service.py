@@ -163,7 +163,7 @@ class SchemaGuidedService:
         if template is not None and request.output in {"docx", "pptx"}:
             with span("sgr.render", {"template": template.name}):
                 rendered = await asyncio.to_thread(self._renderer.render, template, draft.data, request.language, draft.citations)
-            artefact = await self._artefacts.put(principal.account, request.thread_id, rendered, draft.citations)
+            artefact = await self._artefacts.put(principal.subject, request.thread_id, rendered, draft.citations)
         return FormatResult(
             draft.data, text, artefact, draft.citations, draft.rounds, draft.enforced_by, draft.usage, writer.alias, draft.unenforced
         )  # fmt: skip

@@ -66,7 +66,7 @@ class SqlAlchemyArtefacts:
         digest = hashlib.sha256(rendered.content).hexdigest()
         name = rendered.name[-_NAME_CHARACTERS:]
         made = Artefact(f"af_{secrets.token_hex(12)}", name, rendered.media_type, len(rendered.content), digest, thread_id, time.time())
-        spaces = sorted({citation.space for citation in citations})
+        spaces = sorted({citation.space for citation in citations if citation.space})  # "" = quoted from the caller's own draft
         async with self._turn:
             await asyncio.to_thread(self._keep, rendered.content, digest)
             try:

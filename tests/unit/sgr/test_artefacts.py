@@ -58,7 +58,7 @@ async def test_who_has_lost_a_space_that_is_cited_sees_neither_content_nor_name(
     async with store(tmp_path) as made:
         artefacts = OwnedArtefacts(made)
         kept = await made.put(ANNA.subject, "th_1", FILE, [CITED])
-        free = await made.put(ANNA.subject, "th_1", FILE, [])
+        free = await made.put(ANNA.subject, "th_1", FILE, [replace(CITED, space="")])  # from a draft of her own
         outside = Principal("user:anna", "user")
         shown = {one.id: one for one in await artefacts.list(outside)}
         assert shown[free.id] == free
