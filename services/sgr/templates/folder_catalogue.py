@@ -1,8 +1,8 @@
 """Templates in folders: the release's, and the site's in ``$APPLIANCE_HOME/templates``, which go first.
 
-A site's template is one file ``NAME.zip``-like pair put together: ``NAME/`` would not be replaced in one step, so it is a single file,
-``NAME.template``: a line of JSON (manifest), a line feed, the bytes of the Office file. Written to a temporary name, fsynced, renamed: it is whole
-or absent, also after ``kill -9``. Looked at anew at every call (one ``stat``), so a change is seen at once; the last few are kept ready.
+A site's template is one file, ``NAME.template``: a line of JSON (the manifest), a line feed, the bytes of the Office file; a folder could not be
+replaced in one step. Written to a temporary name, fsynced, renamed: it is whole or absent, also after ``kill -9``. Looked at anew at every call (one
+``stat``), so a change is seen at once; the last few are kept ready.
 
 Does not own: whether a file may be a template (``checking``), who may add one (``managed_templates``).
 """
