@@ -19,6 +19,7 @@ from appliance.kit.errors import ApplianceError
 from appliance.kit.telemetry import span
 from services.router import metrics
 from services.router.citations import CitationFilter
+from services.router.fitting import Fewer
 from services.router.served_model import ServedModel
 from services.router.sources import Sources
 from services.router.tool_loop import ToolStep
@@ -48,7 +49,7 @@ class Answering:
         self._first = True
         self._tools = 0
 
-    async def run(self, events: AsyncGenerator[ModelEvent | ToolStep, None]) -> AsyncGenerator[ChatEvent, None]:
+    async def run(self, events: AsyncGenerator[ModelEvent | ToolStep | Fewer, None]) -> AsyncGenerator[ChatEvent, None]:
         """The events for people; ``events`` is closed at the end."""
         called, outcome, meters = time.perf_counter(), "cancelled", self._served.meters
         try:
@@ -75,7 +76,7 @@ class Answering:
         _count(meters, finish, self._checked)
         yield DoneEvent(finish.reason, finish.usage, self._alias, finish.refused, self._checked.invented, self._agent, tool_calls=self._tools)
 
-    def _on(self, event: ModelEvent | ToolStep) -> Sequence[ChatEvent]:
+    def _on(self, event: ModelEvent | ToolStep | Fewer) -> Sequence[ChatEvent]:
         if isinstance(event, Tokens):
             return self._text(self._checked.feed(event.pieces))
         if isinstance(event, Quotes):
@@ -90,6 +91,10 @@ class Answering:
             return (StepEvent("reroute", {"model": event.model, "why": event.why}),)
         elif isinstance(event, Finish):
             self._finish = event
+        elif isinstance(event, Fewer):
+            self._sources.keep(event.passages)
+            self._checked.allow(self._sources.numbers)
+            return (StepEvent("fit", {"passages": event.passages}),)
         return ()
 
     def _text(self, pieces: tuple[str, ...]) -> Sequence[ChatEvent]:

@@ -26,6 +26,7 @@ from services.router.answer_cache import Lookup
 from services.router.answer_key import Asked
 from services.router.answering import Answering
 from services.router.clarifying import clarifying_question
+from services.router.fitting import Fewer, fitting
 from services.router.parts import Parts
 from services.router.planning import Plan, Planning, guard_step, question_of, record_findings
 from services.router.served_model import ServedModel
@@ -116,7 +117,7 @@ class ChatRouter:
         """The toolbox, when this agent may use some of it with this model."""
         return self._parts.toolbox if plan.agent.tools and plan.served.capabilities.tools else None
 
-    def _generated(self, plan: Plan, request: ChatRequest, principal: Principal) -> AsyncGenerator[ModelEvent | ToolStep, None]:
+    def _generated(self, plan: Plan, request: ChatRequest, principal: Principal) -> AsyncGenerator[ModelEvent | ToolStep | Fewer, None]:
         stream = plan.served.model.stream
         if request.answer_schema is not None:
             from appliance.schema.answers import schema_answer  # with it comes a schema library, which a start need not wait for
@@ -124,7 +125,7 @@ class ChatRouter:
             stream = partial(schema_answer, stream, capabilities=plan.served.capabilities, rounds=self._parts.schema_rounds)
         toolbox = self._box_tools(plan)
         if toolbox is None:
-            return stream(request)
+            return fitting(stream, request) if request.passages else stream(request)
         turn = plan.turn
         context = ToolContext(principal, plan.agent.name, turn.spaces, turn.thread_id, turn.trace_id, request.deadline)
         guard, scope = self._parts.guard, plan.scope

@@ -26,6 +26,10 @@ class Sources:
         """The model has named its own quotes."""
         self._quotes = {quote.number: quote for quote in quotes}
 
+    def keep(self, passages: int) -> None:
+        """Only the first ``passages`` were offered."""
+        self._passages = {number: passage for number, passage in self._passages.items() if number <= passages}
+
     def add(self, passages: Mapping[int, Passage]) -> None:
         """Passages that tools have found, by the number under which they may be cited."""
         self._passages |= passages

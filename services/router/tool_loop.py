@@ -157,10 +157,10 @@ class _Turn:
     def next_request(self) -> ChatRequest:
         """For the next round. Once a limit is reached the box's tools are left out, so that the model has to answer."""
         if self._round == 0:
-            return replace(self._request, tools=(*self._request.tools, *self.box.values()))
+            return replace(self._request, tools=(*self._request.tools, *self.box.values()), tools_optional=not self._callers)
         self._done = self._round >= self._limits.rounds or self._calls >= self._limits.calls or self._spent >= self._limits.tokens
         tools = self._request.tools if self._done else (*self._request.tools, *self.box.values())
-        return replace(self._request, messages=tuple(self._messages), tools=tools, tool_choice="none" if self._done else "auto")
+        return replace(self._request, messages=tuple(self._messages), tools=tools, tool_choice="none" if self._done else "auto", tools_optional=not self._callers)
 
     def split(self, calls: Sequence[ToolCall]) -> tuple[tuple[ToolCall, ...], tuple[ToolCall, ...]]:
         """The box's calls and the caller's. An invented name is the box's, which says that there is no such tool; after the last round nothing is."""

@@ -1,4 +1,4 @@
-"""Decides where a turn goes: cache, rules, classifier, language model, in this order. Implements ``IntentRouter``. The page for people is docs/routing.md.
+"""Decides where a turn goes: the user's own choice, cache, rules, classifier, language model, in this order. Implements ``IntentRouter``. The page for people is docs/routing.md.
 
 Invariants:
 1. A decision is always made: without model, encoder or language model the turn goes to the default route.
@@ -21,9 +21,9 @@ from appliance.contracts.llm.v1.api import Message
 from appliance.contracts.router.v1.routing import Decision, Level, Route
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
-from appliance.kit.telemetry import span
 from appliance.language.query import detect_language
 from services.router.intents import metrics
+from services.router.intents.choices import chosen_route
 from services.router.intents.decision_cache import DecisionCache, decision_key
 from services.router.intents.follow_ups import Asked, read_conversation
 from services.router.intents.grams import LONGEST_TEXT, Floats
@@ -93,6 +93,10 @@ class RoutesIntentRouter:
     async def decide(self, messages: Sequence[Message], language: str, *, spaces: frozenset[str] | None = None) -> Decision:
         """See the contract."""
         now = self._live.look()
+        picked = chosen_route(messages, lambda: [spec.route for spec in _open_routes(now, spaces).values()])
+        if picked is not None:
+            metrics.decisions.labels("asked", "high").inc()
+            return Decision(picked, 1.0, "high", "asked", ((picked, 1.0),), reasons=("the user chose",))
         asked = read_conversation(messages)
         identity = self._identity()
         key = decision_key(asked.text, asked.before, language, spaces if now.mindful else None, f"{now.version}:{identity}")
@@ -102,10 +106,7 @@ class RoutesIntentRouter:
             return known
         metrics.cache_misses.inc()
         started = time.perf_counter()
-        with span("chat.classify", {}) as current:
-            decision, lasting = await self._decide(now, asked, language, spaces)
-            current.set_attribute("source", decision.source)
-            current.set_attribute("level", decision.level)
+        decision, lasting = await self._decide(now, asked, language, spaces)
         metrics.seconds.observe(time.perf_counter() - started)
         self._record(decision, asked)
         if lasting:
@@ -114,7 +115,7 @@ class RoutesIntentRouter:
 
     async def _decide(self, now: InForce, asked: Asked, language: str, spaces: frozenset[str] | None) -> tuple[Decision, bool]:
         """The decision, and whether it would be the same again (an encoder that was away, or a silent language model, makes it a makeshift)."""
-        open_routes = {name: spec for name, spec in now.file.routes.items() if not spec.spaces or spec.spaces & (spaces or frozenset())}
+        open_routes = _open_routes(now, spaces)
         fired = now.rules.fire(asked.text, language, spaces)
         if fired is not None and fired.rule.route in open_routes:
             route = open_routes[fired.rule.route].route
@@ -202,7 +203,7 @@ class RoutesIntentRouter:
         decision, _ = await self._decide(now, asked, language, spaces)
         if now.model is None or decision.source not in {"classifier", "model"}:
             return decision
-        open_routes = {name: spec for name, spec in now.file.routes.items() if not spec.spaces or spec.spaces & (spaces or frozenset())}
+        open_routes = _open_routes(now, spaces)
         judged, _ = await self._classify(now, asked, open_routes)
         return replace(decision, reasons=(*decision.reasons, *_reasons(now.model, judged)))
 
@@ -219,6 +220,11 @@ class RoutesIntentRouter:
                 nearest=best,
                 characters=len(asked.text),
             )
+
+
+def _open_routes(now: InForce, spaces: frozenset[str] | None) -> dict[str, RouteSpec]:
+    """Those that a turn in ``spaces`` may take."""
+    return {name: spec for name, spec in now.file.routes.items() if not spec.spaces or spec.spaces & (spaces or frozenset())}
 
 
 def _chosen(chosen: str, decision: Decision, routes: dict[str, RouteSpec], now: InForce) -> Decision:

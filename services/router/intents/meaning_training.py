@@ -18,12 +18,14 @@ from services.router.intents.grams import Floats
 from services.router.intents.margin_training import Labels
 
 _HIDDEN: Final = 512
+_HIDDEN_OF_FEW: Final = 256
+_FEW: Final = 3000  # examples
 _DROPPED: Final = 0.5
 _SMOOTHING: Final = 0.1
 _RATE: Final = 0.003
 _EPOCHS: Final = 20
-_LEAST_STEPS: Final = 600  # few examples are seen more often
-_BATCH: Final = 256
+_LEAST_STEPS: Final = 400  # few examples are seen more often
+_BATCHES: Final = (32, 256)
 _BETAS: Final = (0.9, 0.999)
 _SPREAD: Final = 0.7  # of the first layer: unit vectors of 384 numbers come out as activations of about this size
 _LAST_SPREAD: Final = 0.1
@@ -50,14 +52,15 @@ def train_head(vectors: Floats, labels: Labels, routes: int, seed: int, tick: Ca
     """Fit on unit ``vectors`` (n, dimensions); ``labels`` are route numbers, -1 for none. ``tick`` hears the vectors seen."""
     generator = np.random.default_rng(seed)
     targets = _targets(labels, routes)
-    parts = _first(generator, vectors.shape[1], routes)
+    parts = _first(generator, vectors.shape[1], _HIDDEN if len(vectors) >= _FEW else _HIDDEN_OF_FEW, routes)
     firsts, seconds = [np.zeros_like(part) for part in parts], [np.zeros_like(part) for part in parts]
-    batches = -(-len(vectors) // _BATCH)
+    size = _batch(len(vectors))
+    batches = -(-len(vectors) // size)
     total, step = rounds(len(vectors)) * batches, 0
     while step < total:
         order = generator.permutation(len(vectors))
-        for start in range(0, len(order), _BATCH):
-            rows = order[start : start + _BATCH]
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
             slopes = _slopes(parts, vectors[rows], targets[rows], generator)
             step += 1
             rate = _RATE * 0.5 * (1 + np.cos(np.pi * step / total))
@@ -66,13 +69,18 @@ def train_head(vectors: Floats, labels: Labels, routes: int, seed: int, tick: Ca
                 seconds[number] += (1 - _BETAS[1]) * (slope * slope - seconds[number])
                 scale = np.sqrt(seconds[number] / (1 - _BETAS[1] ** step)) + 1e-8
                 parts[number] -= (rate / (1 - _BETAS[0] ** step)) * firsts[number] / scale
-        tick(step * _BATCH)
+        tick(step * size)
     return MeaningHead(*parts)
 
 
 def rounds(examples: int) -> int:
     """How often each example is seen."""
-    return max(_EPOCHS, _LEAST_STEPS // -(-examples // _BATCH))
+    return max(_EPOCHS, _LEAST_STEPS // -(-examples // _batch(examples)))
+
+
+def _batch(examples: int) -> int:
+    """An eighth of them, within bounds."""
+    return min(max(examples // 8, _BATCHES[0]), _BATCHES[1])
 
 
 def _targets(labels: Labels, routes: int) -> Floats:
@@ -83,10 +91,10 @@ def _targets(labels: Labels, routes: int) -> Floats:
     return targets
 
 
-def _first(generator: np.random.Generator, dimensions: int, routes: int) -> list[Floats]:
-    inner = generator.normal(0, _SPREAD, (dimensions, _HIDDEN)).astype(np.float32)
-    outer = generator.normal(0, _LAST_SPREAD / np.sqrt(_HIDDEN), (_HIDDEN, routes)).astype(np.float32)
-    return [inner, np.zeros(_HIDDEN, np.float32), outer, np.zeros(routes, np.float32)]
+def _first(generator: np.random.Generator, dimensions: int, hidden: int, routes: int) -> list[Floats]:
+    inner = generator.normal(0, _SPREAD, (dimensions, hidden)).astype(np.float32)
+    outer = generator.normal(0, _LAST_SPREAD / np.sqrt(hidden), (hidden, routes)).astype(np.float32)
+    return [inner, np.zeros(hidden, np.float32), outer, np.zeros(routes, np.float32)]
 
 
 def _slopes(parts: list[Floats], vectors: Floats, targets: Floats, generator: np.random.Generator) -> list[Array]:

@@ -50,7 +50,7 @@ class ChatTurn:
 class StepEvent:
     """Something happened on the way, for people and traces.
 
-    ``route`` (agent, confidence, level), ``search``, ``tool`` (name, code, seconds), ``reroute`` (model, why), ``ask`` (options), ``guard`` (findings).
+    ``route`` (agent, confidence, level), ``search``, ``fit`` (passages that were left, the model's context being small), ``tool`` (name, code, seconds), ``reroute`` (model, why), ``ask`` (options), ``guard`` (findings).
     """
 
     name: str

@@ -60,6 +60,9 @@ class IntentRouter(Protocol):
         """Whether there is anything to decide; False = every turn goes to the default agent, at no cost."""
         ...
 
-    async def decide(self, messages: Sequence[Message], language: str) -> Decision:
-        """Where the last message belongs, in the light of those before. Never raises for want of a model: it falls back to the default route."""
+    async def decide(self, messages: Sequence[Message], language: str, *, spaces: frozenset[str] | None = None) -> Decision:
+        """Where the last message belongs, in the light of those before. Never raises for want of a model: it falls back to the default route.
+
+        ``spaces`` are those that the turn may look into; routes and rules that are limited to others stay out. None = not known: all limited ones stay out.
+        """
         ...
