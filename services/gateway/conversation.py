@@ -19,7 +19,7 @@ from services.gateway.domain import ThreadMessage
 from services.gateway.error_bodies import invalid
 from services.gateway.ports import Models, ThreadStore
 from services.gateway.quotas import Quotas
-from services.gateway.usage import Billed, UsageAccounts
+from services.gateway.usage import Billed, UsageAccounts, counted_space
 
 NEW_THREAD: Final = "new"
 _TITLE_CHARACTERS: Final = 80
@@ -111,19 +111,12 @@ class Conversation:
 
     async def _settle(self, turn: ChatTurn, principal: Principal, answer: Answer, done: DoneEvent) -> None:
         answer.done = done
-        billed = Billed(principal.subject, principal.account, done.model, _counted_space(turn.spaces), turn.thread_id, turn.task_id)
+        billed = Billed(principal.subject, principal.account, done.model, counted_space(turn.spaces), turn.thread_id, turn.task_id)
         self._usage.count(principal.subject, done.usage, billed, cached=done.cached, tool_calls=done.tool_calls)
         if answer.thread_id is not None:
             question = turn.messages[-1].content
             await self._threads.add_turn(principal.subject, answer.thread_id, question, answer.text, answer.citations, turn.model)
             await self._door.record(principal.subject, "thread.add_turn", f"thread:{answer.thread_id}", DONE, turn.trace_id, {})
-
-
-def _counted_space(spaces: tuple[str, ...] | None) -> str:
-    """The space that a turn is counted for: its only one, ``*`` for several (or all), "" for none."""
-    if spaces is None or len(spaces) > 1:
-        return "*"
-    return spaces[0] if spaces else ""
 
 
 def is_withheld(message: ThreadMessage, readable: frozenset[str]) -> bool:

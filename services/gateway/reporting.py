@@ -14,7 +14,7 @@ from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
 from services.gateway.authority import Again, AuthorityWatch
 from services.gateway.ports import Dependencies
-from services.gateway.usage import UsageAccounts
+from services.gateway.usage import Billed, UsageAccounts, counted_space
 
 _TITLE_CHARACTERS: Final = 80
 _FILES: Final = ("docx", "pptx")
@@ -46,14 +46,17 @@ class Reporting:
         self._seconds = seconds
 
     async def run(self, request: FormatRequest, caller: Principal, again: Again) -> AsyncGenerator[FormatStep | Finished, None]:
-        """Steps, then exactly one end. A thread that was made for nothing is gone when this raises."""
+        """Steps, then exactly one end. A thread that was made for nothing is gone when this raises; ``quota_exceeded`` before anything is spent."""
+        if self._box.quotas is not None:
+            self._box.quotas.check(caller, request.spaces)
         thread_id, made = await self._thread(request, caller)
         request = replace(request, thread_id=thread_id)
         finished = False
         try:
             async for event in self._events(request, caller, again):
                 if isinstance(event, FormatResult):
-                    self._accounts.count(caller.subject, event.usage)
+                    billed = Billed(caller.subject, caller.account, event.model or request.model, counted_space(request.spaces), thread_id)
+                    self._accounts.count(caller.subject, event.usage, billed)
                     if thread_id:
                         cited = [one for one in event.citations if one.space]  # a draft of the caller's own is in no space
                         await self._box.threads.add_turn(caller.subject, thread_id, request.prompt, _said(event), cited, request.model)

@@ -194,6 +194,13 @@ class UsageAccounts:
             _log.warning("usage_flush_failed", error=str(error))
 
 
+def counted_space(spaces: tuple[str, ...] | None) -> str:
+    """The space that a turn is counted for: its only one, ``*`` for several (or all), "" for none."""
+    if spaces is None or len(spaces) > 1:
+        return "*"
+    return spaces[0] if spaces else ""
+
+
 def cost_nano(prompt_tokens: int, completion_tokens: int, cached_tokens: int, prices: Prices) -> int:
     """Cost in 1e-9 of the currency; ``cached_tokens`` are part of ``prompt_tokens``."""
     if prices is NO_PRICES:
