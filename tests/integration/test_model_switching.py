@@ -91,7 +91,7 @@ async def test_a_stream_keeps_its_model_while_the_alias_moves_on(tmp_path: Path)
                 assert text_of(await ask(client)) == "from two", "a refused file must change nothing"
                 assert (await ask(client, "big")).status_code == 404
 
-                put(tmp_path, endpoint("default", one.url) + f'[llm.big]\nengine = "llama.cpp"\npath = "llm/big-v1"\nformat = "gguf"\ndigest = "sha256:{"0" * 64}"\n')
+                put(tmp_path, endpoint("default", one.url) + f'[llm.big]\nengine = "vllm"\npath = "llm/big-v1"\nformat = "hf"\ndigest = "sha256:{"0" * 64}"\n')
                 await until(lambda: check(box, "models_file") == "taken over")
                 assert "no engine" in await asyncio.to_thread(check, box, "model.big")
                 refused = await ask(client, "big")
