@@ -11,7 +11,7 @@ import secrets
 import unicodedata
 from typing import Final
 
-from appliance.contracts.llm.v1.api import ChatRequest
+from appliance.contracts.llm.v1.api import ChatRequest, Message
 from appliance.contracts.retrieval.v1.api import Passage
 
 _DELIMITER: Final = re.compile(
@@ -44,13 +44,18 @@ _NO_SOURCES: Final = {"en": "(no sources were found)", "ru": "(источник�
 
 def prompt_messages(request: ChatRequest) -> list[dict[str, str]]:
     """Messages in OpenAI form; a grounded request gets one system message in front with rules and sources."""
-    messages = [{"role": message.role, "content": message.content} for message in request.messages]
+    messages = [{"role": message.role, "content": _content(message)} for message in request.messages]
     if not request.grounded:
         return messages
     language = request.language if request.language in _RULES else "en"
     tag = f"source-{secrets.token_hex(4)}"
     sources = "\n".join(_source(tag, number, passage) for number, passage in enumerate(request.passages, 1)) or _NO_SOURCES[language]
     return [{"role": "system", "content": f"{_RULES[language]}\n\n<{tag}-list>\n{sources}\n</{tag}-list>"}, *messages]
+
+
+def _content(message: Message) -> str:
+    """What a tool found is data too: a document that it read may hold tokens of a chat template."""
+    return _harmless(message.content) if message.role == "tool" else message.content
 
 
 def _source(tag: str, number: int, passage: Passage) -> str:
