@@ -3,7 +3,8 @@
 Invariants:
 1. Only before anything was shown: once a token, a call or a finish has gone out, an error ends the stream. No answer ever begins twice.
 2. Only for troubles of the upstream. What is wrong with the request (too long, invalid, blocked) is wrong for every model and goes back to the caller.
-3. Only to a model that can keep what was asked: tools, an answer schema as firmly as here, sources for one that can only quote.
+3. Only to a model that can keep what was asked: the caller's tools (the box's own may be left out), an answer schema as firmly as here, sources for one that can
+   only quote.
 4. ``Rerouted`` comes first, so that nobody takes one model's answer for another's.
 5. When no model of the chain answers, the caller gets the error of the one that was asked for.
 6. The next model is looked up when it is needed, so a switch of models is followed, and it is held open to the end of the answer.
@@ -15,6 +16,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing
+from dataclasses import replace
 from typing import Final, Protocol
 
 from appliance.contracts.llm.v1.api import Capabilities, ChatModel, ChatRequest, ModelEvent, Quotes, Rerouted
@@ -121,7 +123,7 @@ class FallbackChatModel:
         shown = False
         try:
             with following.hold():
-                async with aclosing(following.model.stream(request)) as events:
+                async with aclosing(following.model.stream(_fitting(request, following.model.capabilities))) as events:
                     async for event in events:
                         shown = shown or not isinstance(event, _UNSEEN)
                         yield event
@@ -171,9 +173,17 @@ async def _opening(events: AsyncGenerator[ModelEvent, None]) -> list[ModelEvent]
 
 def _keeps(served: Served, request: ChatRequest, asked: Capabilities) -> bool:
     can = served.model.capabilities
-    calls = (request.tools and request.tool_choice != "none") or any(message.tool_calls or message.tool_call_id for message in request.messages)
-    if calls and not can.tools:
+    must_call = request.tools and request.tool_choice != "none" and not request.tools_optional
+    has_called = can.generates and any(message.tool_calls or message.tool_call_id for message in request.messages)  # one that quotes reads the question only
+    if (must_call or has_called) and not can.tools:
         return False
     if request.answer_schema is not None and (can.schema == "none" or _FIRMNESS[can.schema] < _FIRMNESS[asked.schema]):
         return False
     return request.grounded or not served.grounded_only
+
+
+def _fitting(request: ChatRequest, can: Capabilities) -> ChatRequest:
+    """``request`` without tools that may be left out, for a model that takes none."""
+    if not request.tools or can.tools:
+        return request
+    return replace(request, tools=(), tool_choice="auto", tools_optional=False)

@@ -1,4 +1,6 @@
-"""Pools over scripted servers, for the tests of resilience. ``QUICK`` gives up in 0.3 s, for what hangs; all else waits, for machines that are busy. Time of breakers and backoffs is the test's where it matters."""
+"""Pools over scripted servers, for the tests of resilience.
+
+``QUICK`` gives up in 0.3 s, for what hangs; all else waits, for machines that are busy. Time of breakers and backoffs is the test's where it matters."""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ QUICK = LlmSettings(
     connect_timeout_seconds=5, first_byte_timeout_seconds=0.3, between_bytes_timeout_seconds=0.3, total_timeout_seconds=20, health_timeout_seconds=0.3,
     max_line_bytes=100_000, backoff_seconds=0.001, longest_backoff_seconds=0.01,
 )  # fmt: skip
-PATIENT = QUICK.model_copy(update={"first_byte_timeout_seconds": 30.0, "between_bytes_timeout_seconds": 30.0})
+PATIENT = QUICK.model_copy(
+    update=dict.fromkeys(
+        ("connect_timeout_seconds", "first_byte_timeout_seconds", "between_bytes_timeout_seconds", "total_timeout_seconds", "health_timeout_seconds"),
+        90.0,
+    )
+)
 CAN = Capabilities(tools=True, schema="asked")
 
 
@@ -71,7 +78,7 @@ class Heard:
 @asynccontextmanager
 async def pool_over(
     *scripts: Script,
-    settings: LlmSettings = QUICK,
+    settings: LlmSettings = PATIENT,
     timing: Timing | None = None,
     max_parallel: int = 0,
     hedge_after_seconds: float = 0.0,
@@ -87,7 +94,7 @@ async def pool_over(
         yield Bed(upstreams, await stack.enter_async_context(pool))
 
 
-async def hear(model: ChatModel, *, heard: Heard | None = None, patience: float = 20, **request: object) -> Heard:
+async def hear(model: ChatModel, *, heard: Heard | None = None, patience: float = 60, **request: object) -> Heard:
     """Ask and listen to the end; never longer than ``patience`` seconds."""
     heard = heard or Heard()
     try:
@@ -109,7 +116,7 @@ async def hear(model: ChatModel, *, heard: Heard | None = None, patience: float 
     return heard
 
 
-async def until(condition: object, patience: float = 20) -> None:
+async def until(condition: object, patience: float = 60) -> None:
     """Wait until ``condition()`` holds."""
     assert callable(condition)
     async with asyncio.timeout(patience):

@@ -189,6 +189,17 @@ async def test_a_fallback_that_cannot_keep_what_is_asked_is_passed_over_for_one_
     assert alone.code == ("ok" if able else "unavailable")
 
 
+async def test_tools_of_the_box_are_left_out_for_a_model_that_takes_none() -> None:
+    weak = saying("weak", Capabilities())
+    heard = await hear(Box(("a", failing("unavailable")), ("b", weak))["a"], tools=(TOOL,), tools_optional=True)
+    assert heard.text == "weak"
+    assert weak.requests[0].tools == ()
+    called = [Message("user", "What is the notice period?"), Message("assistant", "", (ToolCall("a", "f", "{}"),)), Message("tool", "1", tool_call_id="a")]
+    box = Box(("a", failing("unavailable")), ("r", ReaderChatModel(None, None)))
+    heard = await hear(box["a"], tools=(TOOL,), tools_optional=True, messages=called, passages=[PASSAGE], grounded=True)
+    assert "three months" in heard.text
+
+
 async def test_a_schema_that_was_only_asked_for_may_be_kept_by_any_model_that_is_asked() -> None:
     asked = Capabilities(schema="asked")
     heard = await hear(Box(("a", failing("unavailable", asked)), ("b", saying("{}", asked)))["a"], answer_schema=SCHEMA)

@@ -70,6 +70,7 @@ class ChatRequest:
         options: sampling options in OpenAI names (temperature, max_tokens, stop, …), already validated.
         tools: functions that the model may ask for; empty = none.
         tool_choice: ``auto``, ``none``, ``required`` or the name of one of ``tools``.
+        tools_optional: a model that stands in for another may be asked without ``tools``: they are the box's own, not the caller's.
         answer_schema: the answer is JSON that satisfies it; a model that cannot promise this says so in its capabilities and is not asked.
         affinity: requests with the same value share a prefix (a thread); "" = none. Pools send them to the same replica.
         deadline: ``time.monotonic()`` by which the answer must be complete; None = the model's own limits.
@@ -85,6 +86,7 @@ class ChatRequest:
     answer_schema: AnswerSchema | None = None
     affinity: str = ""
     deadline: float | None = None
+    tools_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
