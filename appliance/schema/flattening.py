@@ -14,7 +14,7 @@ from appliance.schema.references import ABSENT, References
 
 MOST_CHOICES: Final = 64
 _MOST_STEPS: Final = 6_000
-DROPPED: Final = frozenset({"not", "if", "dependentSchemas", "dependentRequired", "dependencies", "propertyNames", "contains", "unevaluatedItems",
+DROPPED: Final = frozenset({"not", "if", "dependentSchemas", "dependentRequired", "dependencies", "contains", "unevaluatedItems",
     "$dynamicRef", "$recursiveRef", "additionalItems"})  # fmt: skip
 _LEAST: Final = frozenset({"minLength", "minItems", "minProperties", "minimum", "exclusiveMinimum"})
 _MOST: Final = frozenset({"maxLength", "maxItems", "maxProperties", "maximum", "exclusiveMaximum"})
@@ -96,7 +96,7 @@ class Flattening:
                 flat["types"] = frozenset([value] if isinstance(value, str) else value)
             elif keyword in {"properties", "patternProperties"}:
                 flat[keyword] = {name: [Scoped(part, trail)] for name, part in value.items()}
-            elif keyword in {"additionalProperties", "unevaluatedProperties"} or (keyword == "items" and not isinstance(value, list)):
+            elif keyword in {"additionalProperties", "unevaluatedProperties", "propertyNames"} or (keyword == "items" and not isinstance(value, list)):
                 flat[keyword] = [Scoped(value, trail)]
             elif keyword == "items":
                 self.unenforced.add("items")
@@ -146,7 +146,7 @@ def both(a: Flat, b: Flat) -> Flat | None:
                 return None
         elif keyword in {"pattern", "format", "multipleOf"}:
             result[keyword] = list(dict.fromkeys([*x, *y]))
-        elif keyword in {"additionalProperties", "unevaluatedProperties", "items"}:
+        elif keyword in {"additionalProperties", "unevaluatedProperties", "propertyNames", "items"}:
             result[keyword] = [*x, *y]
     _merge_arrays(a, b, result)
     _merge_objects(a, b, result)

@@ -23,7 +23,7 @@ from appliance.schema.references import References
 _KEY: Final = r"^[\p{L}\p{N}_ .:/-]{1,64}$"
 _MOST_NODES: Final = 1_500
 _ENUM_ONLY: Final = ANNOTATIONS | {"enum"}
-_FREE_DEPTH: Final = 2
+_FREE_DEPTH: Final = 8
 _FREE_ORDER: Final = ("string", "number", "boolean", "null", "array", "object")
 
 
@@ -69,9 +69,10 @@ def narrowed(admitted: AdmittedSchema, bounds: Bounds | None = None) -> Narrowed
         except (TooManyChoicesError, _TooLargeError, RecursionError):
             continue
         if isinstance(schema, dict):
-            return Narrowed(schema, tuple(sorted(work.unenforced)))
-    free = _Narrowing(Flattening(references, 0), bounds, admitted.part_accepts).node([])
-    return Narrowed(free if isinstance(free, dict) else {}, tuple(sorted(keywords_of(admitted.schema))))
+            return Narrowed(work.whole(schema), tuple(sorted(work.unenforced)))
+    work = _Narrowing(Flattening(references, 0), bounds, admitted.part_accepts)
+    free = work.node([])
+    return Narrowed(work.whole(free if isinstance(free, dict) else {}), tuple(sorted(keywords_of(admitted.schema))))
 
 
 class _Narrowing:
@@ -80,6 +81,7 @@ class _Narrowing:
         self._bounds = bounds
         self._accepts = accepts
         self._nodes = 0
+        self.definitions: dict[str, dict[str, Any]] = {}
 
     @property
     def unenforced(self) -> set[str]:
@@ -90,6 +92,22 @@ class _Narrowing:
         self._nodes += 1
         if self._nodes > _MOST_NODES:
             raise _TooLargeError
+        return self._chosen(parts, free) if parts or not free else self._any(free)
+
+    def whole(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The schema with the definitions that it refers to."""
+        return {**schema, "$defs": self.definitions} if self.definitions else schema
+
+    def _any(self, free: int) -> dict[str, Any]:
+        """Any JSON that nests ``_FREE_DEPTH - free`` levels deeper; each level is written once."""
+        name = f"any-{free}"
+        if name not in self.definitions:
+            self.definitions[name] = {}
+            made = self._chosen((), free)
+            self.definitions[name] = made if isinstance(made, dict) else {}
+        return {"$ref": f"#/$defs/{name}"}
+
+    def _chosen(self, parts: Sequence[Scoped], free: int) -> dict[str, Any] | bool:
         flats: list[Flat] = [{}]
         for part in parts:
             choices = self._flattening.choices(part)
@@ -195,35 +213,52 @@ class _Narrowing:
         for name in required:
             listed.setdefault(name, others or [])
         properties: dict[str, Any] = {}
+        dropped = False
         for name, parts in listed.items():
+            if not all(self._accepts(part.schema, name) for part in flat.get("propertyNames", ())):
+                if name in required:
+                    return None
+                dropped = True
+                continue
             made = self.node([*parts, *_matched(patterns, name)], free)
             if made is not False:
                 properties[name] = made
             elif name in required:
                 return None
-        return self._counted(flat, properties, others, free)
+            else:
+                dropped = True
+        return self._counted(flat, properties, others, free, is_closed=dropped)
 
-    def _counted(self, flat: Flat, properties: dict[str, Any], others: list[Scoped] | None, free: int) -> dict[str, Any] | None:
-        """Bring the number of properties into the schema's bounds. The engine counts only where every listed property is required."""
+    def _counted(self, flat: Flat, properties: dict[str, Any], others: list[Scoped] | None, free: int, *, is_closed: bool) -> dict[str, Any] | None:
+        """Bring the number of properties into the schema's bounds. The engine counts only where every listed property is required.
+
+        A name that was left out must not come in as one that is not listed: then the object ``is_closed``.
+        """
         required = list(flat.get("required", []))
         least, most = int(flat.get("minProperties", 0)), flat.get("maxProperties")
         if most is not None and most < len(required):
             return None
         patterns = flat.get("patternProperties", {})
         made: dict[str, Any] = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-        if not patterns and (not properties or least > len(properties) or _says_something(others)):
-            self._open(made, others, free)
+        if is_closed:
+            pass
+        elif not patterns and (not properties or least > len(properties) or _says_something(others)):
+            self._open(made, others, flat.get("propertyNames", []), free)
         elif patterns:
+            self.unenforced.update({"propertyNames"} & flat.keys())
             made["patternProperties"] = {pattern: value for pattern, parts in patterns.items() if (value := self.node(parts, free)) is not False}
+        properties = made["properties"]
         optional = [name for name in properties if name not in required]
         is_open = bool(made.get("patternProperties")) or made["additionalProperties"] is not False
         if optional and (least > len(required) or most is not None):
+            if is_open and most is not None:
+                made.pop("patternProperties", None)
+                made["additionalProperties"] = is_open = False
             optional = optional if most is None else optional[: int(most) - len(required)]
-            promoted = optional[: max(0, least - len(required))]
-            required = [*required, *promoted]
-            kept = {name: value for name, value in properties.items() if name in required or (name in optional and (most is None or not is_open))}
-            made |= {"properties": kept, "required": required}
-            optional = [name for name in kept if name not in required]
+            required = [*required, *optional[: max(0, least - len(required))]]
+            properties = {name: value for name, value in properties.items() if name in required or name in optional}
+            made |= {"properties": properties, "required": required}
+            optional = [name for name in properties if name not in required]
         if least > len(required):
             if not is_open or optional:
                 return None
@@ -234,13 +269,24 @@ class _Narrowing:
             made["maxProperties"] = int(most) if most is not None else len(properties) + self._bounds.map_entries
         return made
 
-    def _open(self, made: dict[str, Any], others: list[Scoped] | None, free: int) -> None:
+    def _open(self, made: dict[str, Any], others: list[Scoped] | None, names: list[Scoped], free: int) -> None:
+        """Let in properties that the schema does not list: a map, or some beside those that are listed."""
         value = self.node(others, free) if others is not None and _says_something(others) else self.node([], free + 1)
         if value is False:
             return
         if made["properties"]:
+            self.unenforced.update({"propertyNames"} if names else ())
             made["additionalProperties"] = value
+            return
+        named = self.node([*names, Scoped({"type": "string"})]) if names else {"type": "string", "pattern": _KEY}
+        if isinstance(named, dict) and all(isinstance(name, str) for name in named.get("enum", [0])):
+            made["properties"] = dict.fromkeys(named["enum"], value)
+        elif isinstance(named, dict) and "pattern" in named and "allOf" not in named:
+            made["patternProperties"] = {named["pattern"]: value}
+            if "minLength" in named or named.get("maxLength", self._bounds.string_characters) != self._bounds.string_characters:
+                self.unenforced.add("propertyNames")
         else:
+            self.unenforced.add("propertyNames")
             made["patternProperties"] = {_KEY: value}
 
 

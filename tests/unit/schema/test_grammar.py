@@ -89,6 +89,12 @@ def test_keywords_that_the_engine_does_not_enforce_are_named(schema: dict[str, A
         ({"type": "string", "format": "date"}, ['"2024-02-29"', '"2023-12-31"'], ['"2023-02-29"', '"2024-13-01"']),
         ({"type": "string", "format": "date", "pattern": "^2024"}, ['"2024-05-01"'], ['"2023-05-01"']),
         ({"type": "number"}, ["-1.5", "0", "123456789012345"], ["1e999", "1.1234567", "99999999999999999999"]),
+        ({"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}}, ["{}", '{"a":1,"b":2}'], ['{"c":1}', '{"a":"x"}']),
+        ({"type": "object", "propertyNames": {"pattern": "^x-"}, "additionalProperties": True}, ["{}", '{"x-a":[{"k":{"l":[1]}}]}'], ['{"a":1}']),
+        ({"type": "object", "propertyNames": {"maxLength": 1}, "properties": {"a": {"const": 1}, "bc": True}}, ["{}", '{"a":1}'], ['{"bc":1}']),
+        ({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}, "maxProperties": 1}, ['{"a":1}'], ['{"a":"x"}']),
+        ({"type": "object", "properties": {"ab": {"type": "string"}}, "patternProperties": {"^a": True}}, ['{"ab":"x","ac":1}'], ['{"ab":1}', '{"ab":"x","ab":1}']),
+        ({"type": "object"}, ["{}", '{"a":{"b":{"c":[1,"x",null,true]}}}'], ["[]", '{"a"}']),
         ({"type": "integer", "exclusiveMinimum": 0}, ["1", "1000000"], ["0", "-1", "1.0"]),
     ],
 )  # fmt: skip
@@ -102,8 +108,9 @@ def test_a_grammar_takes_what_is_right_and_not_what_is_wrong(schema: dict[str, A
 def test_recursion_is_written_out_to_a_depth() -> None:
     schema = {"$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}}}, "$ref": "#/$defs/n"}
     lark = grammar_of(schema, Bounds(recursion=1)).lark
-    assert takes(lark, '{"n":{"n":{}}}')
-    assert not takes(lark, '{"n":{"n":{"n":{"n":{}}}}}')
+    assert takes(lark, '{"n":{}}')
+    assert not takes(lark, '{"n":{"n":{}}}')
+    assert not takes(lark, '{"n":{"n":[1]}}')  # nor as a name that nobody listed
 
 
 @pytest.mark.parametrize(
