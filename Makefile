@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export PATH := $(VENV)/bin:$(PATH)
 BENCH_ARGS := $(if $(JSON),--json $(JSON)) $(if $(DATA),--data $(DATA))
 
-.PHONY: help up down setup setup-test test test-faults test-site chaos prove bundle lint bench peers lock clean
+.PHONY: help up down setup setup-test test test-faults test-site test-vllm chaos prove bundle lint bench peers lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ test-site: setup-test ## bare host (debootstrap, systemd-nspawn, no network) →
 
 test-faults: setup-test ## each fault once: real processes, servers, disks killed, cut and filled; about 8 minutes, power cuts need root
 	@$(PY) -m pytest -m faults -n 2 --dist loadfile --timeout 300 tests
+
+test-vllm: setup-test ## the same checks of a chat model against real vLLM on CPU: own environment (3.4 GB), about 10 minutes
+	@scripts/test_vllm.sh
 
 chaos: setup-test ## seeded faults against real servers and processes, a checker afterwards: SEEDS=20 SEED=1; minutes a seed
 	@$(PY) -m tests.chaos --seeds $(or $(SEEDS),20) $(if $(SEED),--seed $(SEED))
