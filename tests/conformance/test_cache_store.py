@@ -10,10 +10,16 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from appliance.kit.cache import MemoryCacheStore
 from appliance.kit.redis_cache_store import FAILURES, PAUSE_SECONDS, RedisCacheStore, RedisPlace
@@ -32,6 +38,14 @@ class _Time:
 
     def pass_seconds(self, seconds: float) -> None:
         self.now += seconds
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 30
+    while time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+    raise AssertionError("redis-server does not listen")
 
 
 class _Server:
@@ -61,11 +75,7 @@ class _Server:
             str(self.folder / "users.acl"),
         ]
         self.process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
-        raise AssertionError("redis-server does not listen")
+        _wait_for(self.port, self.process)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -143,6 +153,73 @@ async def test_another_prefix_and_a_wrong_password_see_nothing_and_raise_nothing
                 await store.put(b"k2", b"theirs", ttl_seconds=600)
                 assert await store.get(b"k2") is None
         assert await own.get(b"k2") == b"mine"
+
+
+@needs_redis
+async def test_tls_is_spoken_with_the_sites_own_authority_and_with_no_other(tmp_path: Path) -> None:
+    for name in ("site", "other"):
+        _write_certificate(tmp_path, name)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    files = [
+        "--tls-cert-file",
+        str(tmp_path / "site.pem"),
+        "--tls-key-file",
+        str(tmp_path / "site.key"),
+        "--tls-ca-cert-file",
+        str(tmp_path / "site.pem"),
+    ]
+    options = [
+        "--port",
+        "0",
+        "--tls-port",
+        str(port),
+        "--tls-auth-clients",
+        "no",
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(tmp_path),
+        "--save",
+        "",
+        *files,
+    ]
+    process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+    try:
+        _wait_for(port, process)
+        async with _opened(RedisPlace("127.0.0.1", port, tls=True, ca_file=tmp_path / "site.pem")) as store:
+            await store.put(b"k", b"v", ttl_seconds=600)
+            assert await store.get(b"k") == b"v"
+        for stranger in (RedisPlace("127.0.0.1", port, tls=True, ca_file=tmp_path / "other.pem"), RedisPlace("127.0.0.1", port)):
+            async with _opened(stranger) as store:
+                assert await store.get(b"k") is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _write_certificate(folder: Path, name: str) -> None:
+    """A certificate for 127.0.0.1 that is its own authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / f"{name}.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
 
 
 async def test_a_server_that_hangs_or_talks_nonsense_costs_a_bounded_wait_and_is_then_left_alone() -> None:
