@@ -101,7 +101,7 @@ def estimate(held: Sequence[HeldOut], model: IntentModel) -> dict[str, float]:
             if label < 0:
                 foreign, refused = foreign + 1, refused + (not inside)
             else:
-                hit = int(found.shares.argmax()) == label
+                hit = bool(int(found.shares.argmax()) == label)
                 own, right, kept = own + 1, right + hit, kept + (hit and inside)
     rates = {"accuracy": right / own, "accuracy_with_rejection": kept / own, "by_words_alone": early / (own + foreign)}
     return {name: round(rate, 4) for name, rate in (rates | ({"out_of_scope_recall": refused / foreign} if foreign else {})).items()}
