@@ -1,16 +1,14 @@
 """The encoder of ``appliance.contracts.embed.v1`` on ONNX Runtime and tokenizers. No torch.
 
 One session, one thread of computation per run, many runs at a time: at these sizes two runs side by side do as much as one run on two cores, and a
-query needs no second core to be free (figures: docs/adr/0003-encoder-runtime.md). Memory arena and pattern are off: they keep the memory of the largest
-batch for ever.
+query needs no second core to be free (figures: docs/adr/0003-encoder-runtime.md). Queries that wait at the same time share a run (``gathering``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 from collections.abc import Sequence
-from contextlib import suppress
+from concurrent.futures import Future
 from typing import Any, Final, Self
 
 import numpy as np
@@ -19,16 +17,18 @@ from appliance.contracts.embed.v1.api import Vectors
 from appliance.hub.model_spec import ModelSpec
 from appliance.hub.roots import Roots
 from appliance.hub.snapshots import REPAIR_HINT, open_snapshot, read_verified, verify
+from appliance.inference.batches import plan_batches
+from appliance.inference.gathering import QueryBatches
+from appliance.inference.lanes import Lanes
+from appliance.inference.onnx_session import open_session
 from appliance.kit.errors import ApplianceError
-from appliance.kit.offline import seal_onnxruntime
-from services.embed.batches import plan_batches
-from services.embed.lanes import Lanes
 from services.embed.settings import EmbedSettings
 from services.embed.vector_cache import VectorCache
 from services.embed.word_pieces import WordPieces
 
 MODEL_FILE: Final = "model.onnx"
 TOKENIZER_FILE: Final = "tokenizer.json"
+CHARACTERS_PER_TOKEN: Final = 4  # of English; guesses the length of a text that is not tokenised yet
 QUERY_TEXTS: Final = 16  # a call with more is bulk work, whoever asks; a question with a reader's shortlist has 11
 
 
@@ -41,7 +41,8 @@ class OnnxEncoder:
         self._pieces = pieces
         self._max_texts = settings.max_texts_per_call
         self._cache = VectorCache(settings.query_cache_entries)
-        self._lanes = Lanes(settings.query_threads, settings.bulk_threads, settings.max_waiting_queries)
+        self._lanes = Lanes(settings.query_threads, settings.bulk_threads, settings.max_waiting_queries, max_waiting_bulk=settings.max_waiting_bulk)
+        self.queries = QueryBatches(self._lanes, self._run_texts, self._guess_tokens, wait_seconds=settings.batch_wait_ms / 1000)
 
     @classmethod
     def load(cls, spec: ModelSpec, hub: Roots, settings: EmbedSettings) -> Self:
@@ -58,7 +59,7 @@ class OnnxEncoder:
         snapshot = open_snapshot(hub, spec.path, spec.digest)
         verify(snapshot, already_read=(MODEL_FILE, TOKENIZER_FILE))
         try:
-            session = _session(read_verified(snapshot, MODEL_FILE))
+            session = open_session(read_verified(snapshot, MODEL_FILE))
             pieces = WordPieces(read_verified(snapshot, TOKENIZER_FILE), spec.max_context)
         except ApplianceError:
             raise
@@ -114,17 +115,16 @@ class OnnxEncoder:
         return vectors
 
     async def _fill(self, vectors: Vectors, missing: Sequence[int], texts: Sequence[str]) -> None:
-        """Embed the rows in ``missing``; several texts (a reader's shortlist) go in batches side by side."""
-        if len(missing) == 1:
-            vectors[missing] = await asyncio.wrap_future(self._lanes.query(self._one_by_one, [texts[missing[0]]]))
-            return
-        tokens = await asyncio.wrap_future(self._lanes.query(self._pieces.encode, [texts[row] for row in missing]))
-
-        async def run(rows: Sequence[int]) -> None:
-            found = await asyncio.wrap_future(self._lanes.query(self._run, [tokens[row] for row in rows]))
-            vectors[[missing[row] for row in rows]] = found
-
-        await asyncio.gather(*(run(rows) for rows in plan_batches([len(ids) for ids in tokens])))
+        """Embed the rows in ``missing``; what waits with them, of this call or of others, shares their runs."""
+        futures: list[Future[Vectors]] = []
+        try:
+            futures.extend(self.queries.submit(texts[row]) for row in missing)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        for row, vector in zip(missing, await asyncio.gather(*map(asyncio.wrap_future, futures)), strict=True):
+            vectors[row] = vector
 
     async def _embed_bulk(self, texts: Sequence[str]) -> Vectors:
         """Batches in flight are bounded by the threads, so that calls side by side take turns."""
@@ -144,8 +144,17 @@ class OnnxEncoder:
             raise failures.exceptions[0] from None
         return vectors
 
-    def _one_by_one(self, texts: Sequence[str]) -> Vectors:
-        return np.concatenate([self._run([ids]) for ids in self._pieces.encode(texts)])
+    def _run_texts(self, texts: Sequence[str]) -> Sequence[Vectors]:
+        """Rows of texts that were waiting; lengths were guessed, so that what is too uneven is still run apart."""
+        tokens = self._pieces.encode(texts)
+        rows: list[Vectors] = [np.empty(0, np.float32)] * len(texts)
+        for batch in plan_batches([len(ids) for ids in tokens]):
+            for row, vector in zip(batch, self._run([tokens[row] for row in batch]), strict=True):
+                rows[row] = vector
+        return rows
+
+    def _guess_tokens(self, text: str) -> int:
+        return min(2 + len(text) // CHARACTERS_PER_TOKEN, self._spec.max_context)
 
     def _run(self, tokens: Sequence[Sequence[int]]) -> Vectors:
         """One run of the model over ids, padded to the longest."""
@@ -160,24 +169,3 @@ class OnnxEncoder:
         except Exception as exc:  # the runtime raises types of its own, all of them "could not compute"
             raise ApplianceError("unavailable", "the embedding model failed", hint="see the log; free memory may be short", detail=str(exc)) from exc
         return np.asarray(vectors, np.float32)
-
-
-def _session(model: bytes) -> Any:
-    import onnxruntime
-
-    seal_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    session._model_bytes = None  # noqa: SLF001 - kept by the binding for a fallback to other providers that we do not have: 90 MB
-    _return_free_memory()
-    return session
-
-
-def _return_free_memory() -> None:
-    """Hand what loading freed back to the system: 20 MB (glibc only)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -16,10 +16,10 @@ from appliance.home import Home
 from appliance.hub.model_spec import ModelSpec
 from appliance.hub.models_toml import load_models, shipped_models_file
 from appliance.hub.snapshots import open_snapshot
+from appliance.inference.batches import BATCH_TEXTS, BATCH_TOKENS, plan_batches
 from appliance.kit.errors import ApplianceError
 from appliance.testing.check_encoder import check_encoder
 from appliance.testing.fakes_encoder import HashingEncoder
-from services.embed.batches import BATCH_TEXTS, BATCH_TOKENS, plan_batches
 from services.embed.onnx_encoder import OnnxEncoder
 from services.embed.settings import EmbedSettings
 

@@ -23,15 +23,26 @@ R = TypeVar("R")
 
 
 class Lanes:
-    """Runs functions that release the GIL. ``max_waiting`` bounds the queries that wait or run."""
+    """Runs functions that release the GIL.
 
-    def __init__(self, query_threads: int, bulk_threads: int, max_waiting: int) -> None:
+    Args:
+        query_threads: runs of queries side by side.
+        bulk_threads: runs of bulk work side by side; 0 = as many as there are cores.
+        max_waiting: queries that wait or run; more are refused.
+        max_waiting_bulk: pieces of bulk work that wait or run; more are refused.
+        name: of the service, ``embed``: for the names of threads and for the hint of what to raise.
+    """
+
+    def __init__(self, query_threads: int, bulk_threads: int, max_waiting: int, *, max_waiting_bulk: int = 4096, name: str = "embed") -> None:
         self.bulk_threads = bulk_threads or usable_cores()
         self._max_waiting = max_waiting
+        self._max_waiting_bulk = max_waiting_bulk
+        self._name = name
+        self._bulk_pieces = 0
         self._queries = 0
         self._quiet = threading.Condition()
-        self._query_lane = ThreadPoolExecutor(query_threads, "embed-query")
-        self._bulk_lane = ThreadPoolExecutor(self.bulk_threads, "embed-bulk")
+        self._query_lane = ThreadPoolExecutor(query_threads, f"{name}-query")
+        self._bulk_lane = ThreadPoolExecutor(self.bulk_threads, f"{name}-bulk")
 
     def query(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Run now.
@@ -41,9 +52,7 @@ class Lanes:
         """
         with self._quiet:
             if self._queries >= self._max_waiting:
-                raise ApplianceError(
-                    "overloaded", "too many texts wait to be embedded", hint="try again shortly, or raise APPLIANCE_EMBED_MAX_WAITING_QUERIES"
-                )
+                raise self._overloaded(f"APPLIANCE_{self._name.upper()}_MAX_WAITING_QUERIES")
             self._queries += 1
         try:
             future = self._query_lane.submit(work, *args, **kwargs)
@@ -54,19 +63,41 @@ class Lanes:
         return future
 
     def bulk(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Run when no query is there."""
+        """Run when no query is there.
+
+        Raises:
+            ApplianceError: ``overloaded``.
+        """
 
         def give_way() -> R:
             with self._quiet:
                 self._quiet.wait_for(lambda: not self._queries, PATIENCE_SECONDS)
             return work(*args, **kwargs)
 
-        return self._bulk_lane.submit(give_way)
+        with self._quiet:
+            if self._bulk_pieces >= self._max_waiting_bulk:
+                raise self._overloaded("")
+            self._bulk_pieces += 1
+        try:
+            future = self._bulk_lane.submit(give_way)
+        except BaseException:
+            self._bulk_done()
+            raise
+        future.add_done_callback(lambda _: self._bulk_done())
+        return future
 
     def close(self) -> None:
         """Finish what runs, drop what waits."""
         self._query_lane.shutdown(wait=True, cancel_futures=True)
         self._bulk_lane.shutdown(wait=True, cancel_futures=True)
+
+    def _overloaded(self, setting: str) -> ApplianceError:
+        hint = f"try again shortly, or raise {setting}" if setting else "try again shortly, with fewer calls side by side"
+        return ApplianceError("overloaded", f"too many texts wait for the model ({self._name})", hint=hint, headers=((b"retry-after", b"1"),))
+
+    def _bulk_done(self) -> None:
+        with self._quiet:
+            self._bulk_pieces -= 1
 
     def _query_done(self) -> None:
         with self._quiet:
