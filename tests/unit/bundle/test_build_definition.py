@@ -140,10 +140,11 @@ def test_schema_heads_are_those_the_code_opens_its_databases_with() -> None:
     from services.gateway.tables import SCHEMA as GATEWAY
     from services.knowledge.tables import SCHEMA as KNOWLEDGE
     from services.retrieval.tables import SCHEMA as RETRIEVAL
+    from services.sgr.tables import SCHEMA as SGR
 
     sources = [path for folder in ("appliance", "services") for path in (REPOSITORY / folder).rglob("*.py")]
     heads = schema_heads(sources)
-    assert {schema.name: schema.head for schema in (IDENTITY, GATEWAY, KNOWLEDGE, RETRIEVAL)} == heads
+    assert {schema.name: schema.head for schema in (IDENTITY, GATEWAY, KNOWLEDGE, RETRIEVAL, SGR)} == heads
 
 
 def test_a_schema_that_is_not_written_out_is_refused(tmp_path: Path) -> None:
