@@ -44,5 +44,5 @@ PATTERNS: Final = {
     "uuid": r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$",
     "uri": rf"^[A-Za-z][A-Za-z0-9+.-]{{0,15}}:{_URI_PART}{{1,2000}}(?:\?(?:{_URI_PART}|\?){{0,500}})?(?:#(?:{_URI_PART}|\?){{0,200}})?$",
 }
-NUMBERS: Final = frozenset({"int32", "int64", "float", "double"})
-"""OpenAPI's formats of numbers: what they say is left to minimum and maximum."""
+HINTS: Final = frozenset({"int32", "int64", "float", "double", "binary", "password", "path", "file-path", "directory-path"})
+"""Formats of OpenAPI and pydantic that restrict no text: widths of numbers (minimum and maximum say what may be), and what to do with a value."""

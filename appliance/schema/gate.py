@@ -21,7 +21,7 @@ import msgspec
 from appliance.kit.errors import ApplianceError
 from appliance.schema import schema_check
 from appliance.schema.contradictions import contradiction
-from appliance.schema.formats import NUMBERS, PATTERNS
+from appliance.schema.formats import HINTS, PATTERNS
 from appliance.schema.places import KNOWN, Place, places
 from appliance.schema.references import astray
 from appliance.schema.schema_check import SchemaLimits
@@ -140,7 +140,7 @@ def _refuse_unsupported(place: Place, formats: Formats) -> None:
             raise refusal("schema_unsupported", place.pointer, keyword, f"it leads out of the schema, to {value[:_SHOWN]!r}")
         if keyword in {"pattern", "patternProperties"}:
             _refuse_patterns(place, keyword, value)
-        if keyword == "format" and formats == "assert" and isinstance(value, str) and value not in PATTERNS and value not in NUMBERS:
+        if keyword == "format" and formats == "assert" and isinstance(value, str) and value not in PATTERNS and value not in HINTS:
             raise refusal(
                 "schema_unsupported", place.pointer, keyword, f"the format {value[:_SHOWN]!r} is not supported; there are {', '.join(PATTERNS)}"
             )

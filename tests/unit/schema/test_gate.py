@@ -130,6 +130,11 @@ def test_schemas_made_to_be_slow_end_soon_and_what_is_not_decided_is_not_accepte
     assert time.process_time() - started < 20
 
 
+def test_formats_that_restrict_no_text_are_hints() -> None:
+    admitted = admit({"properties": {"secret": {"type": "string", "format": "password"}, "n": {"type": "integer", "format": "int32"}}})
+    assert not admitted.errors({"secret": "x", "n": 1})
+
+
 def test_errors_carry_pointer_keyword_and_reason_and_are_bounded() -> None:
     admitted = admit({"type": "array", "items": {"type": "object", "properties": {"a/b": {"maximum": 1}}}})
     found = admitted.errors([{"a/b": 5}] * 100)
