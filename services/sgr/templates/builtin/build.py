@@ -132,7 +132,8 @@ def slide_deck(language: int) -> bytes:
     for column, width in enumerate((2.2, 10.2, 18.0)):
         table.columns[column].width = SlideCm(width)
     for slide in deck.slides:
-        _number(slide, ("{{ title }}", "{{ title }}")[language])
+        _number(slide)
+    _unsigned(deck.core_properties)
     return _slim(deck.save)
 
 
@@ -210,6 +211,7 @@ class _Paper:
         self.line("{% endif %}")
 
     def content(self) -> bytes:
+        _unsigned(self._document.core_properties)
         return _slim(self._document.save)
 
     def _looks(self) -> None:
@@ -257,10 +259,16 @@ def _points(slide: Any, loop: str, words: str) -> None:
         frame.add_paragraph().text = text
 
 
-def _number(slide: Any, words: str) -> None:
+def _unsigned(properties: Any) -> None:
+    """Documents name no author that did not write them."""
+    for name in ("author", "comments", "last_modified_by", "title", "subject", "keywords"):
+        setattr(properties, name, "")
+
+
+def _number(slide: Any) -> None:
     box = slide.shapes.add_textbox(SlideCm(1.7), SlideCm(17.6), SlideCm(30.4), SlideCm(1))
     run = box.text_frame.paragraphs[0].add_run()
-    run.text, run.font.size, run.font.color.rgb = words, SlidePt(10), _COLOR.from_string("808080")
+    run.text, run.font.size, run.font.color.rgb = "{{ title }}", SlidePt(10), _COLOR.from_string("808080")
 
 
 def _slim(save: Callable[[io.BytesIO], None]) -> bytes:
