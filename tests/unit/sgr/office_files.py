@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from posixpath import dirname, normpath
 from typing import Any
+from xml.sax.saxutils import escape
 
 from docx import Document
 from lxml import etree
@@ -33,9 +34,31 @@ def document(build: Callable[[Any], None]) -> bytes:
     return out.getvalue()
 
 
+_OFFICE = "http://schemas.openxmlformats.org"
+_TYPES = (
+    f'<Types xmlns="{_OFFICE}/package/2006/content-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+    '<Default Extension="xml" ContentType="application/xml"/><Override PartName="/word/document.xml" '
+    'ContentType="application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>'
+)
+_RELS = f'<Relationships xmlns="{_OFFICE}/package/2006/relationships">%s</Relationships>'
+_MAIN = f'<Relationship Id="rId1" Type="{_OFFICE}/officeDocument/2006/relationships/officeDocument" Target="word/document.xml"/>'
+
+
 def paragraphs(*texts: str) -> bytes:
-    """A Word file of plain paragraphs."""
-    return document(lambda made: [made.add_paragraph(text) for text in texts])
+    """The smallest Word file of plain paragraphs (python-docx's own takes a tenth of a second to look at)."""
+    body = "".join(f'<w:p><w:r><w:t xml:space="preserve">{escape(text)}</w:t></w:r></w:p>' for text in texts)
+    whole = f'<?xml version="1.0" encoding="UTF-8"?><w:document xmlns:w="{W.strip("{}")}"><w:body>{body}</w:body></w:document>'
+    return zipped(
+        {"[Content_Types].xml": _TYPES, "_rels/.rels": _RELS % _MAIN, "word/document.xml": whole, "word/_rels/document.xml.rels": _RELS % ""}
+    )
+
+
+def zipped(files: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
 
 
 def manifest(content: bytes, schema: dict[str, Any] | None = None) -> Manifest:
@@ -67,11 +90,7 @@ def repacked(content: bytes, **changes: Any) -> bytes:
     for key, change in changes.items():
         name = key.replace("__", "/").replace("_dot_", ".").replace("TYPES", "[Content_Types].xml").replace("/rels/", "/_rels/")
         found[name] = change(found[name]) if callable(change) else change
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in found.items():
-            archive.writestr(name, data)
-    return out.getvalue()
+    return zipped(found)
 
 
 def faults(content: bytes) -> list[str]:

@@ -14,7 +14,7 @@ from docx import Document
 from appliance.kit.errors import ApplianceError
 from services.sgr.templates.checking import check_template
 from services.sgr.templates.limits import TemplateLimits
-from tests.unit.sgr.office_files import W, document, paragraphs, parts, repacked
+from tests.unit.sgr.office_files import W, document, paragraphs, parts, repacked, zipped
 
 GOOD = paragraphs("{{ title }}")
 RELS = "word__rels__document_dot_xml_dot_rels"
@@ -101,7 +101,7 @@ DDE = r"DDEAUTO c:\\windows\\system32\\cmd.exe"
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "no zip": (lambda: b"hello", "not an Office file"),
     "old binary or encrypted": (lambda: b"\xd0\xcf\x11\xe0" + b"\0" * 600, "encrypted"),
-    "zip of something": (lambda: repacked_zip({"a.txt": b"x"}), "Content_Types"),
+    "zip of something": (lambda: zipped({"a.txt": b"x"}), "Content_Types"),
     "cut": (lambda: GOOD[: len(GOOD) // 2], "not an Office file"),
     "encrypted entry": (encrypted, "encrypted"),
     "bomb": (bomb, "packed more tightly"),
@@ -159,14 +159,6 @@ MISTAKES: dict[str, tuple[Callable[[], bytes], str]] = {
     "long": (lambda: paragraphs("{{ a" + "a" * 600 + " }}"), "longer than 500"),
     "nested too deep": (lambda: paragraphs("{% if a %}" * 30 + "x" + "{% endif %}" * 30), "nested more than 20"),
 }  # fmt: skip
-
-
-def repacked_zip(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return out.getvalue()
 
 
 @pytest.mark.parametrize("case", [*HOSTILE, *MISTAKES])

@@ -13,9 +13,14 @@ from docx import Document
 from docx.shared import Pt
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lxml import etree
 
 from appliance.kit.errors import ApplianceError
-from tests.unit.sgr.office_files import CITED, PIXEL, document, faults, fill, manifest, paragraphs, parts, texts
+from services.sgr.rendering.office_renderer import load_template
+from services.sgr.templates.filling import Scope
+from services.sgr.templates.limits import TemplateLimits
+from services.sgr.templates.values import clean
+from tests.unit.sgr.office_files import CITED, PIXEL, document, faults, fill, manifest, paragraphs, parts, repacked, texts
 
 
 def test_a_placeholder_that_word_has_split_over_runs_is_filled_in_the_look_of_its_first_run() -> None:
@@ -162,15 +167,16 @@ def test_values_are_text_and_nothing_else() -> None:
     assert b"<w:fldSimple" not in parts(rendered.content)["word/document.xml"]
 
 
-@settings(max_examples=15, deadline=None)
+_ANY_TEXT = load_template(
+    paragraphs("{{ title }}", "{% for item in items %}", "{{ item | paragraphs }}", "{% endfor %}", "{% for item in items %}{{ item }}{% endfor %}")
+)
+
+
+@settings(max_examples=50, deadline=None)
 @given(st.text(alphabet=st.characters(codec=None), max_size=60), st.lists(st.text(max_size=20), max_size=3))
 def test_any_text_gives_a_whole_document(title: str, items: list[str]) -> None:
-    content = _CONTENT
-    rendered = fill(content, {"title": "data" + title, "items": ["data" + item for item in items]})
-    assert Document(io.BytesIO(rendered.content)) is not None
-
-
-_CONTENT = paragraphs("{{ title }}", "{% for item in items %}", "{{ item | paragraphs }}", "{% endfor %}", "{% for item in items %}{{ item }}{% endfor %}")
+    filled = _ANY_TEXT.fill(Scope({"title": title, "items": items}), "en").parts["word/document.xml"]
+    assert len(etree.fromstring(filled).findall(".//{*}p")) == 2 + sum(len([one for one in clean(item).split("\n\n") if one.strip()]) for item in items)
 
 
 def test_a_field_that_the_data_lack_is_named_with_its_place() -> None:
@@ -254,15 +260,14 @@ def test_the_schema_is_made_from_the_placeholders() -> None:
 
 
 def test_a_document_that_would_grow_without_end_is_refused() -> None:
-    content = paragraphs("{% for a in xs %}{% for b in xs %}{% for c in xs %}{{ c }}{% endfor %}{% endfor %}{% endfor %}")
+    office = load_template(paragraphs("{% for a in xs %}{% for b in xs %}{% for c in xs %}{{ c }}{% endfor %}{% endfor %}{% endfor %}"), TemplateLimits(steps=5000))
+    office.fill(Scope({"xs": ["x"] * 10}), "en")
     with pytest.raises(ApplianceError) as caught:
-        fill(content, {"xs": ["x"] * 200})
+        office.fill(Scope({"xs": ["x"] * 20}), "en")
     assert caught.value.code == "too_large"
 
 
 def test_the_checker_of_these_tests_sees_faults() -> None:
     content = paragraphs("x")
     broken = parts(content)["word/document.xml"].replace(b"<w:p>", b"<w:tbl><w:tr><w:tc/></w:tr></w:tbl><w:p>", 1)
-    from tests.unit.sgr.office_files import repacked
-
     assert faults(repacked(content, word__document_dot_xml=broken)) == ["word/document.xml: a cell does not end with a paragraph"]
