@@ -58,6 +58,9 @@ ADDRESSES = [
     "````\n```\n![x](https://evil.example/a)\n````\n![x](https://evil.example/b)",
     "```html\n<img src=//evil.example/a>\n```",
     '``` mermaid\nclick a href "https://evil.example/a"\n```',
+    "!![x](https://evil.example/a)",
+    "![1](https://evil.example/a)",
+    "[x](java\\script:alert(1))",
     "```a`b\n![x](https://evil.example/a)",
     "`![x](https://evil.example/a)`",
 ]

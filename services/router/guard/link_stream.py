@@ -2,7 +2,7 @@
 
 Owns: what Markdown, HTML and bare text turn into addresses, and the smallest change that makes each of them plain words:
 
-- ``![``: the ``!`` goes, so that an image is at most a link;
+- ``![``: a space breaks it (``! [``), so that an image is at most a link;
 - ``](target)`` and ``]: target`` to outside: a space breaks them (``] (``, ``] :``);
 - ``scheme://host`` and ``www.host``: scheme gone, dots of the host bracketed (``evil[.]example``); own origins stay;
 - ``<tag``, ``<!``, ``<?``, ``<scheme:``: the ``<`` becomes ``‹``;
@@ -40,7 +40,7 @@ _ADDRESS_SO_FAR: Final = re.compile(
 _WWW: Final = re.compile(rf"[wW][wW][wW]\.({_HOST})")
 _ANY_SCHEME: Final = re.compile(rf":[/\\]{{2,8}}({_HOST})")
 _INNER_DOT: Final = re.compile(r"\.(?=\w)")
-_TARGET: Final = re.compile(r"\][(:](\s{0,32})(?:<([^>\n]{0,120})>?|([^\s)]{0,120}))")
+_TARGET: Final = re.compile(r"\][(:](\s{0,32})(?:<([^>\n]{0,120})>?|((?:\\[\s\S]|[^\s)\\]){0,120}\\?))")
 _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _ENTITY_SO_FAR: Final = re.compile(r"&(?:#?|#[0-9]{1,7}|#[xX][0-9a-fA-F]{0,6}|[A-Za-z][A-Za-z0-9]{0,30})\Z")
 _PLAIN_ENTITY: Final = frozenset(":/\\.@%")
@@ -95,9 +95,13 @@ class LinkStream(StreamStage):
                 return self._on_address(text, start, ended=ended)
 
     def _on_image(self, text: str, start: int, *, ended: bool) -> Decided | None:
-        if start + 1 == len(text):
-            return Decided(start + 1, "!") if ended else None
-        return Decided(start + 1, self._changed("image", "markdown_image", "!", ""))
+        if start + 2 >= len(text) and not ended:
+            return None
+        if not text.startswith("[", start + 1):
+            return Decided(start + 1, "!")
+        if text[start + 2 : start + 3].isdigit():  # "Done![1]" is far more often a mark after a shout than an image
+            return Decided(start + 1, self._replaced("image", "!", "! "))
+        return Decided(start + 1, self._changed("image", "markdown_image", "!", "! "))
 
     def _on_target(self, text: str, start: int, *, ended: bool) -> Decided | None:
         found = _TARGET.match(text, start)

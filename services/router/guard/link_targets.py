@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 _BLANKS: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]+")
 _ESCAPED: Final = re.compile(r"\\([!-/:-@\[-`{-~])")
-_FIRST_SEGMENT: Final = re.compile(r"[^/?#\\]*")
+_FIRST_SEGMENT: Final = re.compile(r"[^/?#]*")
 _LONGEST: Final = 2_000
 
 
@@ -42,8 +42,8 @@ def _is_under(target: str, origins: Collection[str]) -> bool:
 
 
 def _is_relative(target: str) -> bool:
-    closed = _BLANKS.sub("", target).replace("\\", "/")
-    if closed.startswith("//") or "&#" in closed:
+    closed = _BLANKS.sub("", target)
+    if closed.replace("\\", "/").startswith("//") or "&#" in closed:
         return False
     first = _FIRST_SEGMENT.match(closed)
     return first is None or ":" not in first.group()
