@@ -107,7 +107,7 @@ class LinkStream(StreamStage):
         found = _TARGET.match(text, start)
         if found is None:
             return Decided(start + 1, "]") if ended or start + 1 < len(text) else None
-        if found.end() == len(text) and not ended and found.end() - start < LONGEST - 4:
+        if found.end() == len(text) and not ended:  # the form itself is bounded
             return None
         target = found[2] if found[2] is not None else found[3]
         is_cut = len(target) >= 120 or len(found[1]) >= 32

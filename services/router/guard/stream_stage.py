@@ -5,7 +5,7 @@ that text; or more text is needed (the stage holds it back); or nothing begins h
 text of the stream only (what is left of the place, and the place itself up to its end), and more text is asked for until the end is seen or
 a fixed length is reached, the cuts between pieces cannot matter.
 
-Invariant: at most ``LONGEST`` characters are held back.
+Invariant: at most ``LONGEST`` characters are held back (twice that for the target of a link in which every character is escaped).
 """
 
 from __future__ import annotations
