@@ -28,7 +28,7 @@ from services.router.chat_turn import ChatRouter
 from services.router.parts import Parts
 from services.router.served_model import ServedModel
 
-TURNS, REPEATS, PEOPLE = 400, 0.4, 8
+TURNS, REPEATS, PEOPLE = 400, 0.44, 8  # the first turns repeat nothing: 40 % in all
 PIECES, PIECE_SECONDS, FIRST_SECONDS, SEARCH_SECONDS = 60, 0.005, 0.12, 0.005
 PASSAGES = tuple(
     Passage(n, f"d{n}", f"doc{n}.md", 1, "legal", 1, ("Terms",), 0, 800, "The rent is due on the fifth of each month. " * 18) for n in range(5)
@@ -40,8 +40,8 @@ def workload(close: float) -> list[str]:
     rng = random.Random(7)
     asked: list[str] = []
     for number in range(TURNS):
-        if len(asked) > 2 * PEOPLE and rng.random() < REPEATS:
-            asked.append(asked[-rng.randint(1, PEOPLE)] if rng.random() < close else rng.choice(asked[: -2 * PEOPLE]))
+        if len(asked) > 4 * PEOPLE and rng.random() < REPEATS:
+            asked.append(asked[-rng.randint(1, PEOPLE)] if rng.random() < close else rng.choice(asked[: -4 * PEOPLE]))
         else:
             asked.append(f"What does clause {number} say about delivery, and who pays when it is late?")
     return asked
@@ -132,8 +132,9 @@ async def measure(redis_port: int | None) -> list[Row]:
         (plain, _), (ours, hits) = await asyncio.gather(replay(without, asked), replay(cached, asked))  # side by side: the machine's moods hit both
         tokens = [place.spent for place in (without, cached)]
         target = 40 if order == "spread" else None
+        repeats = 100 * (1 - len(set(asked)) / len(asked))
         rows += [
-            Row("response-cache", f"{order}: repeats in the workload", 100 * (1 - len(set(asked)) / len(asked)), "%"),
+            Row("response-cache", f"{order}: repeats in the workload (the most that can be saved)", repeats, "%"),
             Row("response-cache", f"{order}: mean latency without", 1000 * statistics.mean(plain), "ms"),
             Row("response-cache", f"{order}: mean latency with", 1000 * statistics.mean(ours), "ms"),
             Row("response-cache", f"{order}: latency saved", 100 * (1 - statistics.mean(ours) / statistics.mean(plain)), "%", target),
