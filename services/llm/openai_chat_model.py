@@ -22,6 +22,7 @@ from services.llm import openai_wire as wire
 from services.llm.openai_request import request_body
 from services.llm.openai_tool_calls import CallGatherer
 from services.llm.settings import LlmSettings, OpenAiEndpoint
+from services.llm.silence_watch import SilenceWatch
 
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _KEEPALIVE_SECONDS: Final = 60.0
@@ -73,15 +74,17 @@ class OpenAiChatModel:
         body = request_body(request, self._endpoint.model, self.capabilities, streamed=streamed)
         ends_at = self._ends_at(request)
         response = await self._post(body, ends_at)
+        watch = SilenceWatch(response, self._settings.between_bytes_timeout_seconds, ends_at)
         try:
             await self._check(response, "text/event-stream" if streamed else "application/json", ends_at)
             if streamed:
-                async for event in self._events(response, ends_at, offered=bool(request.tools)):
+                async for event in self._events(response, watch, offered=bool(request.tools)):
                     yield event
             else:
-                for event in _whole_events(request, await self._whole(response, ends_at)):
+                for event in _whole_events(request, await self._whole(response, watch)):
                     yield event
         finally:
+            watch.stop()
             response.close() if not response.content.at_eof() else response.release()
 
     async def health(self) -> None:
@@ -149,33 +152,24 @@ class OpenAiChatModel:
         if not response.headers.get("content-type", "").lower().startswith(media_type):
             raise wire.garbage(f"{response.headers.get('content-type', 'no content type')[:60]!r} in place of {media_type}")
 
-    async def _read(self, response: aiohttp.ClientResponse, ends_at: float) -> bytes:
-        """Everything that has arrived; ``b""`` at the end."""
-        silence_until = asyncio.get_running_loop().time() + self._settings.between_bytes_timeout_seconds
-        try:
-            async with asyncio.timeout_at(min(silence_until, ends_at)):
-                return await response.content.readany()
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
-            raise _translated(exc) from exc
-
-    async def _whole(self, response: aiohttp.ClientResponse, ends_at: float) -> bytes:
+    async def _whole(self, response: aiohttp.ClientResponse, watch: SilenceWatch) -> bytes:
         parts: list[bytes] = []
         size = 0
-        while part := await self._read(response, ends_at):
+        while part := await _read(response, watch):
             parts.append(part)
             size += len(part)
             if size > self._settings.max_answer_bytes:
                 raise wire.garbage("an endless answer")
         return b"".join(parts)
 
-    async def _events(self, response: aiohttp.ClientResponse, ends_at: float, *, offered: bool) -> AsyncIterator[ModelEvent]:
+    async def _events(self, response: aiohttp.ClientResponse, watch: SilenceWatch, *, offered: bool) -> AsyncIterator[ModelEvent]:
         gatherer: CallGatherer | None = None
         reader = wire.EventReader(self._settings.max_line_bytes)
         reason: str | None = None
         usage: Usage | None = None
         pieces_seen = size = 0
         while not reader.done:
-            received = await self._read(response, ends_at)
+            received = await _read(response, watch)
             size += len(received)
             if size > self._settings.max_answer_bytes:
                 raise wire.garbage("an endless answer")
@@ -217,6 +211,17 @@ class OpenAiChatModel:
                     pass
         except (TimeoutError, aiohttp.ClientError, OSError):
             response.close()
+
+
+async def _read(response: aiohttp.ClientResponse, watch: SilenceWatch) -> bytes:
+    """Everything that has arrived; ``b""`` at the end."""
+    watch.waiting_since = watch.now()
+    try:
+        return await response.content.readany()
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
+        raise _translated(TimeoutError() if watch.expired else exc) from exc
+    finally:
+        watch.waiting_since = None
 
 
 def _whole_events(request: ChatRequest, body: bytes) -> list[ModelEvent]:

@@ -247,3 +247,12 @@ async def test_cancelling_the_task_closes_the_upstream() -> None:
         task.cancel()
         async with asyncio.timeout(5):
             await upstream.departed.wait()
+
+
+async def test_a_listener_that_takes_its_time_is_not_the_servers_silence() -> None:
+    settings = IMPATIENT.model_copy(update={"first_byte_timeout_seconds": 30.0, "total_timeout_seconds": 30.0, "between_bytes_timeout_seconds": 0.2})
+    async with ScriptedOpenAi(Script(("a", "b"), delay_seconds=0.01)) as upstream, OpenAiChatModel(OpenAiEndpoint(upstream.url, "m"), settings) as model:
+        events = model.stream(ChatRequest([Message("user", "hi")]))
+        assert isinstance(await anext(events), Tokens)
+        await asyncio.sleep(0.6)  # three times as long as the server may be silent
+        assert [type(event) for event in [event async for event in events]][-1] is Finish
