@@ -90,7 +90,7 @@ def test_keywords_that_the_engine_does_not_enforce_are_named(schema: dict[str, A
         ({"type": "string", "format": "date", "pattern": "^2024"}, ['"2024-05-01"'], ['"2023-05-01"']),
         ({"type": "number"}, ["-1.5", "0", "123456789012345"], ["1e999", "1.1234567", "99999999999999999999"]),
         ({"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}}, ["{}", '{"a":1,"b":2}'], ['{"c":1}', '{"a":"x"}']),
-        ({"type": "object", "propertyNames": {"pattern": "^x-"}, "additionalProperties": True}, ["{}", '{"x-a":[{"k":{"l":[1]}}]}'], ['{"a":1}']),
+        ({"type": "object", "propertyNames": {"pattern": "^x-"}, "additionalProperties": True}, ["{}", '{"x-a":[{"k":[1]}]}'], ['{"a":1}']),
         ({"type": "object", "propertyNames": {"maxLength": 1}, "properties": {"a": {"const": 1}, "bc": True}}, ["{}", '{"a":1}'], ['{"bc":1}']),
         ({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}, "maxProperties": 1}, ['{"a":1}'], ['{"a":"x"}']),
         ({"type": "object", "properties": {"ab": {"type": "string"}}, "patternProperties": {"^a": True}}, ['{"ab":"x","ac":1}'], ['{"ab":1}', '{"ab":"x","ab":1}']),
