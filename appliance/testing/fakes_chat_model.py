@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
-from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, Finish, ModelEvent, Quote, Quotes, Tokens, Usage
+from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, Finish, ModelEvent, Quote, Quotes, Tokens, ToolCall, ToolCalls, Usage
 from appliance.kit.errors import ApplianceError
 
 _ANY: Final = Capabilities(tools=True, schema="asked")
@@ -22,6 +22,7 @@ class ScriptedAnswer:
         quotes: sent before the first tokens when not empty.
         reason, usage, refused: of the ``Finish``.
         fail_first, fail_midway: code of the error to raise before the first tokens, or after the first batch.
+        calls: asked for after the text; the reason is then ``tool_calls``.
         endless: repeat the last batch for ever, one every ``pause_seconds``.
     """
 
@@ -34,6 +35,7 @@ class ScriptedAnswer:
     fail_midway: str | None = None
     endless: bool = False
     pause_seconds: float = 0.0
+    calls: tuple[ToolCall, ...] = ()
 
 
 class ScriptedChatModel:
@@ -66,7 +68,9 @@ class ScriptedChatModel:
                 await asyncio.sleep(answer.pause_seconds)
                 yield Tokens(answer.batches[-1])
             finished = True
-            yield Finish(answer.reason, answer.usage, answer.refused)
+            if answer.calls:
+                yield ToolCalls(answer.calls)
+            yield Finish("tool_calls" if answer.calls else answer.reason, answer.usage, answer.refused)
         finally:
             if not finished:
                 self.cancelled.set()

@@ -32,7 +32,7 @@ from services.gateway.openapi import openapi_document
 from services.gateway.page import Page
 from services.gateway.ports import Dependencies, Models
 from services.gateway.responses_form import ResponsesForm
-from services.gateway.responses_request import decode_response_request
+from services.gateway.responses_request import decode_response_request, responses_param
 from services.gateway.routes_approvals import approval_routes
 from services.gateway.routes_documents import document_routes
 from services.gateway.routes_events import event_routes
@@ -89,7 +89,7 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
     )
     health = Health(dependencies.readiness, dependencies.sessions, metrics, openapi_document(api), settings.readiness_timeout_seconds)
     completions = ChatEdge(door, limits, chats, conversation, settings, decode_chat_request, CompletionsForm)
-    responses = ChatEdge(door, limits, chats, conversation, settings, decode_response_request, ResponsesForm)
+    responses = ChatEdge(door, limits, chats, conversation, settings, decode_response_request, ResponsesForm, responses_param)
     chat_socket = ChatSocket(door, limits, sockets, chats, conversation, settings)
     event_socket = EventSocket(door, limits, sockets, feeds, dependencies.orchestration, settings)
     return Front(

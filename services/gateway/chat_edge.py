@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Protocol
 
 from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, DoneEvent
@@ -24,7 +25,7 @@ from services.gateway.chat_request import ChatCompletionRequest, plain_messages,
 from services.gateway.chat_tools import answer_schema, chosen, tool_specs
 from services.gateway.conversation import Answer, Conversation
 from services.gateway.departure import DepartureWatch
-from services.gateway.error_bodies import error_body, internal_error
+from services.gateway.error_bodies import internal_error
 from services.gateway.limits import RateLimits, Slots
 from services.gateway.settings import GatewaySettings
 
@@ -58,14 +59,35 @@ Decode = Callable[[bytes, GatewaySettings], ChatCompletionRequest]
 Forms = Callable[[ChatCompletionRequest], AnswerForm]
 
 
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A request on its way to an answer; ``record`` is the audit record of the decision, under way."""
+
+    request: ChatCompletionRequest
+    form: AnswerForm
+    turn: ChatTurn
+    principal: Principal
+    answer: Answer
+    record: asyncio.Future[int]
+
+
 class ChatEdge:
     """One endpoint; ``handle`` serves one request."""
 
     def __init__(
-        self, door: Door, limits: RateLimits, slots: Slots, conversation: Conversation, settings: GatewaySettings, decode: Decode, form: Forms
+        self,
+        door: Door,
+        limits: RateLimits,
+        slots: Slots,
+        conversation: Conversation,
+        settings: GatewaySettings,
+        decode: Decode,
+        form: Forms,
+        param: Callable[[str], str] = str,
     ) -> None:
         self._decode = decode
         self._form = form
+        self._param = param
         self._door = door
         self._limits = limits
         self._slots = slots
@@ -73,7 +95,16 @@ class ChatEdge:
         self._settings = settings
 
     async def handle(self, exchange: Exchange) -> None:
-        """Serve one request; raises ApplianceError only while nothing has been sent."""
+        """Serve one request; raises ApplianceError only while nothing has been sent, with ``param`` in the words of this API."""
+        try:
+            await self._serve(exchange)
+        except ApplianceError as error:
+            param = error.context.get("param", "response_format" if error.code.startswith("schema_") else None)
+            if isinstance(param, str):
+                error.context["param"] = self._param(param)
+            raise
+
+    async def _serve(self, exchange: Exchange) -> None:
         address = client_address(exchange.scope)
         principal = await self._door.principal(exchange.headers.get(b"authorization"), address, action=ACTION, correlation_id=exchange.request_id)
         entered = False
@@ -82,7 +113,7 @@ class ChatEdge:
             self._slots.enter(principal.subject)
             entered = True
             request = self._decode(await exchange.read(self._settings.max_json_bytes), self._settings)
-            turn, answer, record = await self._admit(request, principal, exchange)
+            admitted = await self._admit(request, principal, exchange)
         except BaseException as error:
             if entered:
                 self._slots.leave(principal.subject)
@@ -90,13 +121,11 @@ class ChatEdge:
                 await self._door.refuse(principal.subject, ACTION, "", exchange.request_id, error)
             raise
         try:
-            await self._watched(exchange, request, turn, principal, answer, record)
+            await self._watched(exchange, admitted)
         finally:
             self._slots.leave(principal.subject)
 
-    async def _watched(
-        self, exchange: Exchange, request: ChatCompletionRequest, turn: ChatTurn, principal: Principal, answer: Answer, record: asyncio.Future[int]
-    ) -> None:
+    async def _watched(self, exchange: Exchange, admitted: _Admitted) -> None:
         """Answer until the client leaves, time is up, or the caller may no longer be served."""
 
         async def again() -> Principal:
@@ -107,33 +136,38 @@ class ChatEdge:
             DepartureWatch(exchange.receive, self._settings.max_turn_seconds, authority.arm) as watch,
         ):
             try:
-                await self._answer(exchange, request, turn, principal, answer, record)
+                await self._answer(exchange, admitted)
             except asyncio.CancelledError:
                 if (lost := authority.lost()) is not None:
-                    await self._dismiss(exchange, principal, f"model:{request.model}", lost)
+                    await self._door.refuse(admitted.principal.subject, ACTION, f"model:{admitted.request.model}", exchange.request_id, lost)
+                    await self._dismiss(exchange, admitted.form, lost)
                     return
                 if watch.reason is None:
                     raise
                 if (task := asyncio.current_task()) is not None:
                     task.uncancel()
-                raise Gone from None
+                if watch.reason == "left":
+                    raise Gone from None
+                await self._dismiss(exchange, admitted.form, ApplianceError("upstream_timeout", "the answer took too long"))
 
-    async def _dismiss(self, exchange: Exchange, principal: Principal, model: str, lost: ApplianceError) -> None:
-        """End the answer of a caller who was let in and may no longer be here."""
-        await self._door.refuse(principal.subject, ACTION, model, exchange.request_id, lost)
+    async def _dismiss(self, exchange: Exchange, form: AnswerForm, error: ApplianceError) -> None:
+        """End an answer from outside: its caller may no longer be here, or its time is up."""
         try:
             async with asyncio.timeout(self._settings.send_timeout_seconds):
-                await _break_off(exchange, lost)
+                await _break_off(exchange, error, form)
         except TimeoutError:
             raise Gone from None
 
-    async def _admit(self, request: ChatCompletionRequest, principal: Principal, exchange: Exchange) -> tuple[ChatTurn, Answer, asyncio.Future[int]]:
-        """The turn to run, and the audit record of the decision, under way. A refusal is on record before it is raised."""
+    async def _admit(self, request: ChatCompletionRequest, principal: Principal, exchange: Exchange) -> _Admitted:
+        """The turn to run. A refusal is on record before it is raised."""
         model = f"model:{request.model}"
         answer = Answer()
         try:
             self._conversation.check(request.model, request.spaces, principal)
-            turn = _turn(request, exchange.request_id, self._settings)
+            if request.tools or request.response_format is not None:
+                turn = await asyncio.to_thread(_turn, request, exchange.request_id, self._settings)  # the gate may take 100 ms for a large schema
+            else:
+                turn = _turn(request, exchange.request_id, self._settings)
             if request.thread_id is not None:
                 turn, _ = await self._conversation.open_thread(request.thread_id, turn, principal, answer)
         except ApplianceError as error:
@@ -144,33 +178,31 @@ class ChatEdge:
         detail = spaces_detail(turn.spaces, principal)
         if answer.thread_id is not None:
             detail["thread"] = answer.thread_id
-        return turn, answer, self._door.record(principal.subject, ACTION, model, ALLOWED, exchange.request_id, detail)
+        record = self._door.record(principal.subject, ACTION, model, ALLOWED, exchange.request_id, detail)
+        return _Admitted(request, self._form(request), turn, principal, answer, record)
 
-    async def _answer(
-        self, exchange: Exchange, request: ChatCompletionRequest, turn: ChatTurn, principal: Principal, answer: Answer, record: asyncio.Future[int]
-    ) -> None:
+    async def _answer(self, exchange: Exchange, admitted: _Admitted) -> None:
+        answer, record = admitted.answer, admitted.record
         try:
-            async with aclosing(self._conversation.run(turn, principal, answer)) as events:
-                if request.stream:
-                    await self._stream(exchange, request, answer, events, record)
+            async with aclosing(self._conversation.run(admitted.turn, admitted.principal, answer)) as events:
+                if admitted.request.stream:
+                    await self._stream(exchange, admitted, events)
                 else:
                     async for _ in events:
                         pass
                     await record
-                    await exchange.json(200, self._form(request).whole(answer))
+                    await exchange.json(200, admitted.form.whole(answer))
         except BaseException:
             forget(record)
             raise
 
-    async def _stream(
-        self, exchange: Exchange, request: ChatCompletionRequest, answer: Answer, events: AsyncIterator[ChatEvent], record: asyncio.Future[int]
-    ) -> None:
-        form = self._form(request)
+    async def _stream(self, exchange: Exchange, admitted: _Admitted, events: AsyncIterator[ChatEvent]) -> None:
+        form = admitted.form
         try:
             async for event in events:
-                if data := form.event(event, answer):
+                if data := form.event(event, admitted.answer):
                     if not exchange.status:
-                        await record
+                        await admitted.record
                         await exchange.start(200, sse.HEADERS)
                         data = form.opening() + data
                     await exchange.body(data, more=type(event) is not DoneEvent)
@@ -183,12 +215,12 @@ class ChatEdge:
             await _break_off(exchange, internal_error(), form)
 
 
-async def _break_off(exchange: Exchange, error: ApplianceError, form: AnswerForm | None = None) -> None:
+async def _break_off(exchange: Exchange, error: ApplianceError, form: AnswerForm) -> None:
     """End a stream with an error event; before its first byte, raise instead."""
     if not exchange.status:
         raise error
     if not exchange.finished:
-        await exchange.body(sse.error_event(error_body(error)) if form is None else form.broken(error), more=False)
+        await exchange.body(form.broken(error), more=False)
 
 
 def _turn(request: ChatCompletionRequest, request_id: str, settings: GatewaySettings) -> ChatTurn:

@@ -7,6 +7,7 @@ do (several choices, audio, pictures) is refused rather than ignored. What tools
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -130,6 +131,7 @@ def decode_chat_request(body: bytes, settings: GatewaySettings) -> ChatCompletio
 def plain_messages(request: ChatCompletionRequest, settings: GatewaySettings) -> list[Message]:
     """Messages as text. Raises ``invalid_request`` for pictures and sound, ``context_length_exceeded`` for too much text."""
     messages = [_message(wire, index) for index, wire in enumerate(request.messages)]
+    _check_results(messages)
     if sum([len(message.content) for message in messages]) > settings.max_chat_characters:
         raise too_long(f"more than {settings.max_chat_characters} characters")
     if messages[-1].role not in {"user", "tool"}:
@@ -168,12 +170,23 @@ def too_long(what: str) -> ApplianceError:
 def _message(wire: WireMessage, index: int) -> Message:
     role = "system" if wire.role == "developer" else wire.role
     text = _text(wire, index)
+    if role == "tool" and wire.tool_call_id is None:
+        raise invalid("a tool's message needs tool_call_id", f"messages[{index}].tool_call_id")
     if wire.tool_calls is None and wire.tool_call_id is None:
         return Message(role, text)
-    if role == "tool" and not wire.tool_call_id:
-        raise invalid("a tool's message needs tool_call_id", f"messages[{index}].tool_call_id")
+    if wire.tool_calls is not None and role != "assistant":
+        raise invalid("only an assistant's message has tool_calls", f"messages[{index}].tool_calls")
     calls = tuple([ToolCall(call.id, call.function.name, call.function.arguments) for call in wire.tool_calls or ()])
     return Message(role, text, calls, wire.tool_call_id or "")
+
+
+def _check_results(messages: Sequence[Message]) -> None:
+    """A tool's message answers a call that an assistant's message before it made."""
+    made: set[str] = set()
+    for index, message in enumerate(messages):
+        made.update([call.id for call in message.tool_calls])
+        if message.role == "tool" and message.tool_call_id not in made:
+            raise invalid("this result answers no call of an earlier message", f"messages[{index}].tool_call_id", hint="send the message with tool_calls too")
 
 
 def _text(wire: WireMessage, index: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from appliance.contracts.llm.v1.api import AnswerSchema, ToolSpec
+from appliance.kit.errors import ApplianceError
 from services.gateway.chat_request import WireTool
 from services.gateway.error_bodies import invalid
 
@@ -29,7 +30,7 @@ def tool_specs(tools: Sequence[WireTool] | None) -> tuple[ToolSpec, ...]:
             raise invalid(f"two functions are named {function.name!r}", f"tools[{index}].function.name")
         parameters = function.parameters or _ANY_OBJECT
         if function.parameters:
-            _admit(parameters)
+            _admit(parameters, f"tools[{index}].function.parameters")
         specs[function.name] = ToolSpec(function.name, function.description or "", parameters, strict=bool(function.strict))
     return tuple(specs.values())
 
@@ -45,10 +46,12 @@ def chosen(choice: str | Mapping[str, Any] | None, tools: Sequence[ToolSpec]) ->
             raise invalid("tool_choice 'required' without tools", "tool_choice")
         return choice
     function = choice.get("function", choice)  # the Responses API names it flat
-    name = function.get("name") if isinstance(function, dict) else None
+    name = function.get("name") if isinstance(function, dict) and choice.get("type", "function") == "function" else None
+    if not isinstance(name, str):
+        raise invalid("tool_choice must be 'auto', 'none', 'required' or a function", "tool_choice")
     if name not in {tool.name for tool in tools}:
-        raise invalid(f"tool_choice names {str(name)[:_MOST_NAME]!r}, which is not among the tools", "tool_choice")
-    return str(name)
+        raise invalid(f"tool_choice names {name[:_MOST_NAME]!r}, which is not among the tools", "tool_choice")
+    return name
 
 
 def answer_schema(response_format: Mapping[str, Any] | None) -> AnswerSchema | None:
@@ -66,21 +69,25 @@ def answer_schema(response_format: Mapping[str, Any] | None) -> AnswerSchema | N
             return AnswerSchema("json_object", _ANY_OBJECT)
         case "json_schema":
             return _named_schema(response_format.get("json_schema", response_format))
-    raise invalid("response_format.type must be 'text', 'json_object' or 'json_schema'", "response_format.type")
+    raise invalid("the form of an answer is 'text', 'json_object' or 'json_schema'", "response_format.type")
 
 
-def _admit(schema: Mapping[str, object]) -> None:
+def _admit(schema: Mapping[str, object], param: str) -> None:
     from appliance.schema.gate import admit  # with it comes a schema library, which a start need not wait for
 
-    admit(schema)
+    try:
+        admit(schema)
+    except ApplianceError as error:
+        error.context.setdefault("param", param)
+        raise
 
 
 def _named_schema(wire: object) -> AnswerSchema:
     schema = wire.get("schema") if isinstance(wire, dict) else None
     if not isinstance(wire, dict) or not isinstance(schema, dict):
-        raise invalid("response_format.json_schema.schema is missing", "response_format.json_schema.schema")
+        raise invalid("a form of type 'json_schema' needs a schema", "response_format.json_schema.schema")
     name = wire.get("name", "answer")
     if not isinstance(name, str) or len(name) > _MOST_NAME:
-        raise invalid("response_format.json_schema.name must be a short string", "response_format.json_schema.name")
-    _admit(schema)
+        raise invalid("the name of a schema must be a short string", "response_format.json_schema.name")
+    _admit(schema, "response_format.json_schema.schema")
     return AnswerSchema(name, schema, strict=wire.get("strict") is not False)

@@ -78,7 +78,7 @@ class Conversation:
             ApplianceError: ``not_found`` for an absent or foreign thread, and when no space of the thread may be read any more; ``quota_exceeded``.
         """
         if thread_id == NEW_THREAD:
-            title = " ".join(turn.messages[-1].content.split())[:_TITLE_CHARACTERS]
+            title = " ".join(_question(turn.messages).split())[:_TITLE_CHARACTERS]
             answer.thread_id = (await self._threads.create(principal.subject, title, turn.spaces)).id
             await self._door.record(principal.subject, "thread.create", f"thread:{answer.thread_id}", DONE, turn.trace_id, {})
             return replace(turn, thread_id=answer.thread_id), []
@@ -113,10 +113,15 @@ class Conversation:
         answer.done = done
         billed = Billed(principal.subject, principal.account, done.model, counted_space(turn.spaces), turn.thread_id, turn.task_id)
         self._usage.count(principal.subject, done.usage, billed, cached=done.cached, tool_calls=done.tool_calls)
-        if answer.thread_id is not None:
-            question = turn.messages[-1].content
+        if answer.thread_id is not None and not answer.calls:  # calls are no answer yet: the caller comes back with results
+            question = _question(turn.messages)
             await self._threads.add_turn(principal.subject, answer.thread_id, question, answer.text, answer.citations, turn.model)
             await self._door.record(principal.subject, "thread.add_turn", f"thread:{answer.thread_id}", DONE, turn.trace_id, {})
+
+
+def _question(messages: Sequence[Message]) -> str:
+    """What the person asked last; results of tools may have come after it."""
+    return next((message.content for message in reversed(messages) if message.role == "user"), messages[-1].content)
 
 
 def is_withheld(message: ThreadMessage, readable: frozenset[str]) -> bool:

@@ -13,7 +13,7 @@ from appliance.contracts.llm.v1.api import ToolCall, Usage
 from appliance.contracts.router.v1.api import ChatEvent, CitationEvent, DoneEvent, TokenEvent, ToolCallsEvent
 from appliance.kit.errors import ApplianceError
 from services.gateway import sse
-from services.gateway.chat_request import ChatCompletionRequest
+from services.gateway.chat_request import ChatCompletionRequest, WireFunction
 from services.gateway.conversation import Answer
 from services.gateway.error_bodies import error_body, internal_error
 from services.gateway.identifiers import next_identifier
@@ -126,7 +126,14 @@ class ResponsesForm:
         return closing + self._event(f"response.{response['status']}", {"response": response})
 
     def _message(self, answer: Answer) -> Item:
-        return {"id": self._item, "type": "message", "status": "completed", "role": "assistant", "content": [_part(answer)]}
+        cut = answer.done is not None and answer.done.finish_reason in _INCOMPLETE
+        return {
+            "id": self._item,
+            "type": "message",
+            "status": "incomplete" if cut else "completed",
+            "role": "assistant",
+            "content": [_part(answer)],
+        }
 
     def _response(self, status: str, output: list[Item], usage: Usage | None) -> dict[str, object]:
         request = self._request
@@ -144,7 +151,8 @@ class ResponsesForm:
             "parallel_tool_calls": True,
             "temperature": request.temperature,
             "tool_choice": request.tool_choice or "auto",
-            "tools": [{"type": "function", "name": one.function.name, "parameters": one.function.parameters} for one in request.tools or ()],
+            "tools": [_tool(one.function) for one in request.tools or ()],
+            "text": {"format": request.response_format or {"type": "text"}},
             "top_p": request.top_p,
             "usage": None if usage is None else _wire_usage(usage),
         }
@@ -153,6 +161,16 @@ class ResponsesForm:
         numbered = {"type": kind, "sequence_number": self._sequence, **data}
         self._sequence += 1
         return sse.named_event(kind, numbered)
+
+
+def _tool(function: WireFunction) -> Item:
+    return {
+        "type": "function",
+        "name": function.name,
+        "description": function.description,
+        "parameters": function.parameters,
+        "strict": bool(function.strict),
+    }
 
 
 def _part(answer: Answer) -> Item:
@@ -181,7 +199,7 @@ def _call_item(call: ToolCall) -> Item:
 def _wire_usage(usage: Usage) -> dict[str, object]:
     return {
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,

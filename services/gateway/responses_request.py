@@ -72,6 +72,8 @@ class ResponseRequest(msgspec.Struct, frozen=True):
     tool_choice: str | dict[str, Any] | None = None
     text: TextSettings | None = None
     previous_response_id: str | None = None
+    conversation: Any = None
+    prompt: Any = None
     background: bool | None = None
     spaces: Annotated[list[Name], Meta(max_length=1000)] | None = None
     top_k: Annotated[int, Meta(ge=1, le=50)] | None = None
@@ -92,6 +94,9 @@ def decode_response_request(body: bytes, settings: GatewaySettings) -> ChatCompl
     request = decode_json(body, _decoder)
     if request.previous_response_id is not None:
         raise invalid("answers are not stored under their id", "previous_response_id", hint="send the whole input, or use thread_id")
+    for field in ("conversation", "prompt"):
+        if getattr(request, field) is not None:
+            raise invalid("nothing is stored under such a name", field, hint="send the whole input, or use thread_id")
     if request.background:
         raise invalid("background answers are not available", "background", hint="submit a task: POST /api/tasks")
     messages = _messages(request)
@@ -105,6 +110,15 @@ def decode_response_request(body: bytes, settings: GatewaySettings) -> ChatCompl
         max_tokens=request.max_output_tokens, response_format=request.text.format if request.text else None, spaces=request.spaces,
         top_k=request.top_k, document_ids=request.document_ids, thread_id=request.thread_id, agent=request.agent,
     )  # fmt: skip
+
+
+def responses_param(param: str) -> str:
+    """A field of the chat request in the words of this API; what it is made of loses its place, which is not the caller's."""
+    if param.startswith("messages"):
+        return "input"
+    if param.startswith("response_format"):
+        return "text.format" + param.removeprefix("response_format").removeprefix(".json_schema")
+    return param.replace("].function.", "].") if param.startswith("tools[") else param
 
 
 def _messages(request: ResponseRequest) -> list[WireMessage]:
@@ -126,7 +140,7 @@ def _add(messages: list[WireMessage], item: InputItem, index: int) -> None:
         if item.call_id is None or item.name is None:
             raise invalid("a function call needs call_id and name", where)
         call = WireToolCall(item.call_id, WireFunctionCall(item.name, item.arguments or "{}"))
-        before = messages[-1] if messages and messages[-1].role == "assistant" and messages[-1].tool_calls else None
+        before = messages[-1] if messages and messages[-1].role == "assistant" else None  # what it said and what it asked for are one message
         if before is None:
             messages.append(WireMessage("assistant", None, [call]))
         else:
