@@ -21,7 +21,8 @@ class ModelSpec:
     Attributes:
         kind: what it does.
         alias: its name in this box; for ``llm`` the model id at ``/v1/models``.
-        engine: what runs it: ``onnx`` (embed), ``reader`` or ``llama.cpp`` or ``openai`` (llm), ``lexical`` or ``onnx`` (rerank); ``vllm`` (llm) runs beside
+        engine: what runs it: ``onnx`` (embed), ``reader`` or ``llama.cpp`` or ``openai`` (llm), ``lexical`` or ``onnx`` (rerank),
+            ``sentence-transformers`` (embed, rerank; on nodes with torch); ``vllm`` (llm) runs beside
             the box: its weights are kept here, and with ``endpoint`` it is asked there.
         source: package the weights come from, ``name==version``, as pinned in ``requirements/models.lock``.
         source_sha256: hex digest of the weights inside that package.

@@ -36,15 +36,20 @@ _SHAPES: Final[Mapping[tuple[str, str], tuple[frozenset[str], frozenset[str]]]] 
         frozenset({"path", "format", "languages", "max_context", "dimensions", "digest"}),
         frozenset({"source", "source_sha256", "precision", "license", "version"}),
     ),
+    ("embed", "sentence-transformers"): (
+        frozenset({"path", "format", "languages", "max_context", "dimensions", "digest"}),
+        frozenset({"license", "version", "dtype"}),
+    ),
     ("llm", "reader"): (frozenset(), frozenset({"languages", "max_context", "license"})),
     ("llm", "openai"): (frozenset({"endpoint"}), frozenset({"languages", "max_context", "license"}) | _REMOTE | _CHAT),
     ("llm", "llama.cpp"): (_STORED, _DESCRIBED | _CHAT | _LLAMA),
     ("llm", "vllm"): (_STORED, _DESCRIBED | _CHAT | _REMOTE | _VLLM),
     ("rerank", "lexical"): (frozenset(), frozenset({"languages", "license"})),
     ("rerank", "onnx"): (_STORED, _DESCRIBED),
+    ("rerank", "sentence-transformers"): (_STORED, _DESCRIBED | {"dtype"}),
 }
 # engine → formats of the weights it reads
-FORMATS: Final[Mapping[str, tuple[str, ...]]] = {"onnx": ("onnx",), "llama.cpp": ("gguf",), "vllm": ("hf", "safetensors")}
+FORMATS: Final[Mapping[str, tuple[str, ...]]] = {"onnx": ("onnx",), "llama.cpp": ("gguf",), "vllm": ("hf", "safetensors"), "sentence-transformers": ("hf", "safetensors")}
 
 _PARSERS: Final[Mapping[str, Callable[[object], object]]] = {
     "source": fields.source,

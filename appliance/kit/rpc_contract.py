@@ -94,9 +94,13 @@ def handler(service: Any, protocol: type, implementation: object, authenticate: 
 
 
 class Remote:
-    """Calls a service. ``bearer_of`` names the caller of each call; a deadline of the request being served here holds for it too."""
+    """Calls a service. ``bearer_of`` names the caller of each call; a deadline of the request being served here holds for it too.
 
-    def __init__(self, channel: Any, service: Any, protocol: type, bearer_of: BearerOf) -> None:
+    ``call_seconds`` is the longest that one call may take, beside what it was asked to wait.
+    """
+
+    def __init__(self, channel: Any, service: Any, protocol: type, bearer_of: BearerOf, call_seconds: float = CALL_SECONDS) -> None:
+        self._call_seconds = call_seconds
         self._methods = methods(service, protocol)
         self._bearer_of = bearer_of
         self._stubs = {name: _stub(channel, method) for name, method in self._methods.items()}
@@ -105,7 +109,7 @@ class Remote:
         """One call; raises the ApplianceError of the other side, ``unavailable``, ``upstream_timeout``."""
         method = self._methods[name]
         waits = sum(float(arguments.get(wait) or 0.0) for wait in _WAITS)
-        timeout = wire.seconds_left(CALL_SECONDS + waits)
+        timeout = wire.seconds_left(self._call_seconds + waits)
         try:
             reply = await self._stubs[name](_request(method, arguments), timeout=timeout, metadata=self._metadata(principal))
         except grpc.aio.AioRpcError as failure:

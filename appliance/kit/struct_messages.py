@@ -1,7 +1,8 @@
 """msgspec structs to protobuf messages and back, by field name. Owns: that translation. Does not own: which struct goes with which message.
 
-Rules: text and enumerations are ``string``; ``msgspec.Raw`` and free JSON (``dict``, ``Any``) are ``bytes``; sequences are ``repeated`` and come back as
-tuples; what a message leaves out has the struct's default. What came over the wire is checked: ``invalid_request`` names the field.
+Rules: text and enumerations are ``string``; ``msgspec.Raw`` and free JSON (``dict``, ``Any``) are ``bytes`` that hold JSON; what is ``bytes`` here is
+``bytes`` there, as it is; sequences are ``repeated`` and come back as tuples; what a message leaves out has the struct's default. What came over the wire
+is checked: ``invalid_request`` names the field.
 """
 
 from __future__ import annotations
@@ -100,13 +101,13 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 
 def _plain(field: Any, value: object) -> Any:
     if field.type == field.TYPE_BYTES:
-        return bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
+        return bytes(value) if isinstance(value, msgspec.Raw | bytes) else msgspec.json.encode(value)
     return str(value) if field.type == field.TYPE_STRING else value
 
 
 def _value(given: Any, kind: Any, name: str) -> Any:
     if isinstance(given, bytes):
-        return _json(given, kind, name)
+        return given if kind is bytes else _json(given, kind, name)
     if isinstance(given, float) and not math.isfinite(given):  # JSON has none either; a timer of NaN seconds breaks the event loop's order
         raise ApplianceError("invalid_request", f"{name} is not a number", hint="send a finite one")
     if not isinstance(kind, type) or not issubclass(kind, msgspec.Struct | Enum):

@@ -1,60 +1,67 @@
-"""``/v1/rerank`` over the built-in reranker: the caller's texts as if retrieval had found them."""
+"""The rerankers of the box by alias: the built-in one with the box's encoder, ONNX and sentence-transformers from the hub, or those of a service."""
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Callable, Sequence
 
 from appliance.contracts.embed.v1.api import Encoder
-from appliance.contracts.rerank.v1.api import Reranker
-from appliance.contracts.retrieval.v1.api import Passage
-from appliance.language.query import AnalysedQuery, analyse_query
-from appliance.language.terms import passage_terms
+from appliance.contracts.rerank.v1.api import Rerankers, TextReranker
+from appliance.hub.model_spec import ModelCatalog, ModelSpec
+from appliance.hub.model_trust import ModelTrust
+from appliance.hub.roots import Roots
+from appliance.inference.model_directory import ModelDirectory
+from services.rerank.bootstrap import EndingReranker, load_reranker, remote_reranker
+from services.rerank.lexical_text_reranker import LexicalTextReranker
+from services.rerank.settings import RerankSettings
+
+TextReranking = LexicalTextReranker  # the name that the composition of the box has used
 
 
-class TextReranking:
-    """Implements the gateway's ``Reranking``."""
-
-    def __init__(self, reranker: Reranker, encoder: Encoder | None) -> None:
-        self._reranker = reranker
-        self._encoder = encoder
-
-    async def rerank(self, query: str, documents: Sequence[str]) -> Sequence[float]:
-        """Scores in (0, 1): the reranker's linear score through the logistic function, which keeps its order."""
-        analysed = await asyncio.to_thread(analyse_query, query)
-        cosines = await self._cosines(query, documents, analysed.language.value)
-        passages = [_passage(index, text, cosine) for index, (text, cosine) in enumerate(zip(documents, cosines, strict=True))]
-        scores = await asyncio.to_thread(self._scores, analysed, passages)
-        return [1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score)))) for score in scores]
-
-    def _scores(self, analysed: AnalysedQuery, passages: Sequence[Passage]) -> Sequence[float]:
-        terms = [passage_terms(passage.text) for passage in passages]
-        return self._reranker.order(analysed, passages, terms, _OwnStatistics([frozenset(one.terms) for one in terms]))
-
-    async def _cosines(self, query: str, documents: Sequence[str], language: str) -> Sequence[float | None]:
-        if self._encoder is None or language not in self._encoder.languages:
-            return [None] * len(documents)
-        vectors = await self._encoder.embed([query, *documents])
-        return [float(cosine) for cosine in np.asarray(vectors[1:] @ vectors[0])]
+def reranker_specs(catalog: ModelCatalog) -> Sequence[ModelSpec]:
+    """Those that ``/v1/rerank`` may name."""
+    return [spec for spec in catalog.of_kind("rerank") if spec.is_served]
 
 
-class _OwnStatistics:
-    """Document frequencies over the caller's own texts: those of the index would tell which words other people's documents hold."""
+def open_rerankers(
+    catalog: ModelCatalog,
+    encoder: Encoder | None,
+    hub: Callable[[], tuple[Roots, ModelTrust]],
+    settings: RerankSettings,
+    service: Rerankers | None = None,
+) -> ModelDirectory[EndingReranker]:
+    """Loaded when they are first named.
 
-    def __init__(self, texts: Sequence[frozenset[str]]) -> None:
-        self._texts = texts
+    Args:
+        catalog: models.toml.
+        encoder: of the box; lends the built-in reranker its cosines.
+        hub: hubs and trusted keys, read anew for each loading.
+        settings: limits.
+        service: when given, everything but the built-in one runs there.
+    """
 
-    @property
-    def documents(self) -> int:
-        return len(self._texts)
+    def load(spec: ModelSpec) -> EndingReranker:
+        if spec.engine == "lexical":
+            return lexical(encoder)
+        if service is not None:
+            return remote_reranker(spec, service)
+        return load_reranker(spec, *hub(), settings)
 
-    def document_frequency(self, term: str) -> int:
-        return sum(term in text for text in self._texts)
+    return ModelDirectory(reranker_specs(catalog), load, "reranking model")
 
 
-def _passage(index: int, text: str, cosine: float | None) -> Passage:
-    legs = {"fusion": 0.0} if cosine is None else {"fusion": max(cosine, 0.0), "dense": cosine}
-    return Passage(index, f"text{index}", "", 1, "", None, (), 0, len(text), text, legs=legs)
+def lexical(encoder: Encoder | None) -> LexicalTextReranker:
+    """The built-in one."""
+    from services.rerank.lexical_reranker import LexicalReranker
+
+    return LexicalTextReranker(LexicalReranker(), encoder)
+
+
+class NamedRerankers:
+    """Implements the gateway's ``RerankerChoice``."""
+
+    def __init__(self, directory: ModelDirectory[EndingReranker]) -> None:
+        self._directory = directory
+
+    async def reranker(self, alias: str) -> TextReranker:
+        """See the port."""
+        return await self._directory.get(alias)

@@ -19,6 +19,10 @@ from appliance.kit.lifetime import Lifetime
 class ClosingEncoder(Encoder, Protocol):
     """An encoder that owns threads."""
 
+    def tokenizer_json(self) -> bytes:
+        """``tokenizer.json`` of the model; empty when it has none to give."""
+        ...
+
     def close(self) -> None:
         """Finish what runs and free the threads; blocks."""
         ...
@@ -57,6 +61,10 @@ class HeldEncoder:
     def count_tokens(self, text: str) -> int:
         """See the contract; works after closing too, it needs no thread."""
         return self._encoder.count_tokens(text)
+
+    def tokenizer_json(self) -> bytes:
+        """``tokenizer.json`` of the model; empty when it has none to give."""
+        return self._encoder.tokenizer_json()
 
     def retire(self) -> None:
         """Another one has taken its place."""

@@ -95,6 +95,10 @@ class OnnxEncoder:
         """Tokens of ``text`` by the model's tokenizer, without the special ones."""
         return self._pieces.count(text)
 
+    def tokenizer_json(self) -> bytes:
+        """The tokenizer, as it lies in the snapshot."""
+        return self._pieces.tokenizer_json
+
     def close(self) -> None:
         """Finish what runs and free the threads."""
         self._lanes.close()

@@ -38,5 +38,9 @@ class UnavailableEncoder:
         """Words, for want of a tokenizer."""
         return len(text.split())
 
+    def tokenizer_json(self) -> bytes:
+        """None."""
+        return b""
+
     def close(self) -> None:
         """Nothing to free."""

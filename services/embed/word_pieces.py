@@ -21,15 +21,15 @@ class WordPieces:
 
     def __init__(self, tokenizer_json: bytes, max_context: int) -> None:
         self._tokenizer = Tokenizer.from_buffer(tokenizer_json)
+        self.tokenizer_json = tokenizer_json
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._first, self._last = self._special("[CLS]"), self._special("[SEP]")
         self._max_context = max_context
-        self._max_characters = max_context * CHARACTERS_PER_TOKEN
 
     def cut(self, text: str) -> str:
-        """The part of ``text`` that can matter, without lone surrogates."""
-        return _encodable(text[: self._max_characters])
+        """See :func:`cut_text`."""
+        return cut_text(text, self._max_context)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, cut at max_context."""
@@ -48,6 +48,11 @@ class WordPieces:
         if number is None:
             raise ValueError(f"the tokenizer has no {token}")
         return number
+
+
+def cut_text(text: str, max_context: int) -> str:
+    """The part of ``text`` that can matter to a model that reads ``max_context`` tokens, without lone surrogates."""
+    return _encodable(text[: max_context * CHARACTERS_PER_TOKEN])
 
 
 def _encodable(text: str) -> str:
