@@ -11,7 +11,9 @@ from appliance.contracts.rerank.v1.api import TextReranker
 MakeReranker = Callable[[], Awaitable[TextReranker]]
 
 _ODD_TEXTS = ("", " ", "\x00", "\ud800 lone", "😀" * 40, "ё", "\u202ertl", "word " * 4000, "x" * 200_000, "\n\t\r", "Договор поставки № 17")
-_DOCUMENTS = tuple(f"{word} " * length for length, word in enumerate(("pump", "contract", "invoice", "engine", "river", "music", "договор", "счёт"), start=1))
+_DOCUMENTS = tuple(
+    f"{word} " * length for length, word in enumerate(("pump", "contract", "invoice", "engine", "river", "music", "договор", "счёт"), start=1)
+)
 _TOLERANCE = 1e-5  # rounding of float32 sums; padding changes their order
 
 
