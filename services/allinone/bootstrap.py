@@ -85,6 +85,7 @@ class Box:
     audit: AuditLog
     retrieval: RetrievalService
     encoder: Encoder
+    models: LiveModels
 
 
 @asynccontextmanager
@@ -187,7 +188,7 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
         settings.gateway.model_copy(update={"upload_folder": uploads}),
     )  # fmt: skip
     await audit.append(actor="system:box", action="box.start", resource="box:self", outcome="ok")
-    return Box(app, identity, audit, retrieval, encoder)
+    return Box(app, identity, audit, retrieval, encoder, models)
 
 
 def _saying(text: str) -> Probe:

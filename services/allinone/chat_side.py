@@ -103,7 +103,7 @@ async def open_chat_side(
         )  # fmt: skip
         parts = Parts(
             intents=intents, agents=agents.agents, toolbox=agents.toolbox, guard=guard, record=audit.append_nowait, schema_guided=guided, cache=cache,
-            policy=lambda: str(guard.policies.version),
+            policy=guard.version,
         )  # fmt: skip
         probes: dict[str, Probe] = {"agents": agents.probe, "guardrails": guard.policies.readiness, "intents": intents.readiness}
         desk = ToolDesk(agents.toolbox, agents.agents, agents.grants, agents.sources)

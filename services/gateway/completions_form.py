@@ -56,7 +56,7 @@ class CompletionsForm:
             "id": self._id,
             "object": "chat.completion",
             "created": self._created,
-            "model": self._request.model,
+            "model": answer.done.model,
             "choices": [{"index": 0, "message": message, "finish_reason": answer.done.finish_reason, "logprobs": None}],
             "usage": sse.wire_usage(answer.done.usage),
         }
@@ -67,7 +67,10 @@ class CompletionsForm:
     def _ending(self, answer: Answer, done: DoneEvent) -> bytes:
         writer = self._writer
         parts = [writer.annotations(file_citations(answer.citations))] if answer.citations else []
-        parts.append(writer.finish(done.finish_reason, b'"thread_id":%s,' % encode_json(answer.thread_id) if answer.thread_id else b""))
+        extra = b'"thread_id":%s,' % encode_json(answer.thread_id) if answer.thread_id else b""
+        if done.model != self._request.model:
+            extra += b'"served_by":%s,' % encode_json(done.model)
+        parts.append(writer.finish(done.finish_reason, extra))
         options = self._request.stream_options
         if options is not None and options.include_usage:
             parts.append(writer.usage(done.usage))

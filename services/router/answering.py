@@ -46,6 +46,7 @@ class Answering:
         self._checked = CitationFilter(self._sources.numbers)
         self._alias = served.alias
         self._finish: Finish | None = None
+        self._is_data = request.answer_schema is not None  # marks inside its strings are checked where the schema is
         self._first = True
         self._tools = 0
 
@@ -78,7 +79,8 @@ class Answering:
 
     def _on(self, event: ModelEvent | ToolStep | Fewer) -> Sequence[ChatEvent]:
         if isinstance(event, Tokens):
-            return self._text(self._checked.feed(event.pieces))
+            checked = self._checked.feed(event.pieces)  # in data too: it knows what is cited
+            return self._text(event.pieces if self._is_data else checked)
         if isinstance(event, Quotes):
             self._sources.quote(event.quotes)
             self._checked.allow(self._sources.numbers)
@@ -103,6 +105,7 @@ class Answering:
             self._first = False
         if self._screen is not None:
             pieces = self._screen.feed(pieces)
+            self._check_data()
         cited = self._sources.new(self._checked.used)
         if not cited:
             return (TokenEvent(pieces),) if pieces else ()
@@ -122,11 +125,18 @@ class Answering:
 
     def _ending(self) -> Sequence[ChatEvent]:
         rest = self._checked.close()
-        pieces: tuple[str, ...] = (rest,) if rest else ()
+        pieces: tuple[str, ...] = (rest,) if rest and not self._is_data else ()
         if self._screen is not None:
             pieces = (*(self._screen.feed(pieces) if pieces else ()), *self._screen.close())
+            self._check_data()
         out: list[ChatEvent] = [TokenEvent(pieces)] if pieces else []
         return [*out, *self._sources.new(self._checked.used)]
+
+    def _check_data(self) -> None:
+        """Data that a policy had to change would not satisfy its schema any more: it does not go out."""
+        if self._is_data and self._screen is not None and any(finding.action in {"mask", "block"} for finding in self._screen.findings):
+            kinds = ", ".join(sorted({finding.kind for finding in self._screen.findings}))
+            raise ApplianceError("content_blocked", f"a policy of this box does not let this answer out: {kinds}", hint="ask for less, or without the schema")
 
     def _finished(self) -> Finish:
         if self._screen is not None and self._screen.blocked:

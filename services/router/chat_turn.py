@@ -28,7 +28,7 @@ from services.router.answering import Answering
 from services.router.clarifying import clarifying_question
 from services.router.fitting import Fewer, fitting
 from services.router.parts import Parts
-from services.router.planning import Plan, Planning, guard_step, question_of, record_findings
+from services.router.planning import Plan, Planning, guard_step, note_findings, question_of, record_findings
 from services.router.served_model import ServedModel
 from services.router.tool_loop import ToolStep, tool_loop
 
@@ -99,19 +99,28 @@ class ChatRouter:
             return
         request = _request(plan, found, principal, grounded=grounded)
         _check_able(request, plan.served)
-        screen = self._parts.guard.output(plan.scope, plan.agent.system_prompt) if self._parts.guard is not None else None
+        screen = None
+        if self._parts.guard is not None:
+            screen = self._parts.guard.output(replace(plan.scope, markup=request.answer_schema is None), plan.agent.system_prompt)
         answering = Answering(plan.served, request, screen, plan.agent.name, started)
-        async with aclosing(answering.run(self._generated(plan, request, principal))) as events:
-            async for event in events:
-                if type(event) is DoneEvent:
-                    if screen is not None and screen.findings:
-                        await record_findings(self._parts, screen.findings, principal, plan.scope, plan.turn.trace_id)
-                        yield guard_step(screen.findings)
-                    if lookup is not None and event.model != plan.served.alias:
-                        lookup = None  # another model stood in: not what this one would say
-                if lookup is not None:
-                    await lookup.saw(event)
-                yield event
+        recorded = screen is None
+        try:
+            async with aclosing(answering.run(self._generated(plan, request, principal))) as events:
+                async for event in events:
+                    if type(event) is DoneEvent:
+                        recorded = True
+                        if screen is not None and screen.findings:
+                            await record_findings(self._parts, screen.findings, principal, plan.scope, plan.turn.trace_id)
+                            yield guard_step(screen.findings)
+                            lookup = None  # who gets it next must leave a record as well
+                        if event.model != plan.served.alias:
+                            lookup = None  # another model stood in: not what this one would say
+                    if lookup is not None:
+                        await lookup.saw(event)
+                    yield event
+        finally:
+            if screen is not None and not recorded and screen.findings:  # broken off: what was held back is on record all the same
+                note_findings(self._parts, screen.findings, principal, plan.scope, plan.turn.trace_id)
 
     def _box_tools(self, plan: Plan) -> Toolbox | None:
         """The toolbox, when this agent may use some of it with this model."""

@@ -87,8 +87,8 @@ class Planning:
         messages = list(turn.messages)
         findings: list[Finding] = []
         for index, message in enumerate(messages):
-            if message.role in _ROLES and message.content:
-                screen = guard.screen_input if message.role == "user" else guard.screen_tool
+            if message.content:
+                screen = guard.screen_tool if message.role == "tool" else guard.screen_input
                 screened = screen(message.content, scope)
                 if screened.findings:
                     findings += screened.findings
@@ -161,15 +161,23 @@ def guard_step(findings: Sequence[Finding]) -> StepEvent:
 
 async def record_findings(parts: Parts, findings: Sequence[Finding], principal: Principal, scope: GuardScope, trace_id: str) -> None:
     """Put decisions of the guard on record; returns once that is durable."""
+    waiting = note_findings(parts, findings, principal, scope, trace_id)
+    if waiting is not None:
+        await waiting
+
+
+def note_findings(
+    parts: Parts, findings: Sequence[Finding], principal: Principal, scope: GuardScope, trace_id: str
+) -> asyncio.Future[int] | None:
+    """The same without waiting, for a turn that is being cancelled; None without a log."""
     if parts.record is None:
-        return
+        return None
     blocked = any(finding.action == "block" for finding in findings)
     detail: dict[str, str | int] = {"agent": scope.agent, "spaces": " ".join(scope.spaces)[:500]}
     for finding in findings:
         key = f"{finding.where}.{finding.policy}.{finding.kind}.{finding.action}"
         detail[key] = int(detail.get(key, 0)) + finding.count
-    waiting: asyncio.Future[int] = parts.record(
+    return parts.record(
         actor=principal.subject, action="guard.screen", resource=f"agent:{scope.agent}", outcome="deny" if blocked else "ok", detail=detail,
         trace_id=trace_id,
     )  # fmt: skip
-    await waiting

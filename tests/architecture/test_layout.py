@@ -74,7 +74,7 @@ def test_error_table_is_complete_and_sane() -> None:
 def test_schema_heads_are_the_last_migrations() -> None:
     from alembic.script import ScriptDirectory
 
-    for module in ("appliance.identity.tables", "services.retrieval.tables", "services.gateway.tables"):
+    for module in ("appliance.identity.tables", "services.retrieval.tables", "services.gateway.tables", "services.knowledge.tables", "services.sgr.tables"):
         schema = importlib.import_module(module).SCHEMA
         folder = str(Path(importlib.import_module(schema.migrations).__file__).parent)
         assert ScriptDirectory(folder, version_locations=[folder]).get_heads() == [schema.head]

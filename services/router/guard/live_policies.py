@@ -5,6 +5,7 @@ A look at the file is one ``stat``, at most twice a second, made by whoever asks
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,8 @@ class LivePolicies:
 
     Attributes:
         problem: why the file is not in force; None when it is.
-        version: grows with every change taken over (for keys of caches).
+        version: grows with every change taken over, in this process.
+        digest: of the file in force, the same in every process (for keys of caches).
     """
 
     def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,6 +41,7 @@ class LivePolicies:
         self._next_look = float("-inf")
         self.problem: ApplianceError | None = None
         self.version = 0
+        self.digest = ""
         self._take_over(_state(file))
 
     def current(self) -> Guardrails:
@@ -72,6 +75,14 @@ class LivePolicies:
             return
         self.problem = None
         self.version += 1
+        self.digest = hashlib.sha256(_content(self._file)).hexdigest()
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def _state(file: Path) -> tuple[int, int, int] | None:

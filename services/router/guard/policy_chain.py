@@ -75,7 +75,7 @@ class PolicyGuard:
     def version(self) -> str:
         """Which policies are in force now; changes when they do (for keys of caches)."""
         self.policies.current()
-        return str(self.policies.version)
+        return self.policies.digest
 
     def _in_force(self, scope: GuardScope) -> tuple[Guardrails, Policy]:
         rails = self.policies.current()
