@@ -15,14 +15,17 @@ from services.router.intents.grams import Floats
 from services.router.intents.intent_model import Calibration, IntentModel, Words, softmax
 from services.router.intents.logistic import Array, Logistic, fit_logistic
 
-_WORD_TEMPERATURES: Final = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
-_MEANING_TEMPERATURES: Final = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
-_EXITS: Final = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98)
-_EXIT_COST: Final = 0.0005  # accuracy that may be lost by not asking for the vector
+# Sharper ones fit own questions a little better and make foreign ones look sure (measured on clinc150: docs/adr/0035-router.md).
+_WORD_TEMPERATURES: Final = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+_MEANING_TEMPERATURES: Final = (0.5, 0.7, 0.85, 1.0, 1.2)
+_EXITS: Final = (0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
+_EXIT_COST: Final = 0.001  # accuracy that may be lost, on balance, by not asking for the vector
+_EXIT_FOREIGN: Final = 0.02  # of the foreign questions that may leave early, and so be believed
 _FOREIGN_SHARE: Final = 0.2  # of traffic, for the confidence
 _FOREIGN_ENOUGH: Final = 10  # fewer held-out foreign questions teach no threshold
 _REFUSED_WITHOUT: Final = 0.02  # of the own questions, when there are no foreign ones to learn from
 _REFUSED_AT_MOST: Final = 0.15  # of the own questions, however foreign ones look
+_CONFIDENCE: Final = 1.645
 NEVER: Final = 2.0
 
 
@@ -164,8 +167,8 @@ def _fit(column: _Column, recall: float) -> tuple[Logistic, Logistic, float]:
 
 
 def _floor(own: Array, foreign: Array, recall: float) -> float:
-    """Where ``recall`` of the foreign ones lie below, with a standard error to spare: few were seen, and others will come."""
-    spare = np.sqrt(recall * (1 - recall) / len(foreign))
+    """Below which ``recall`` of all foreign questions lie, with 95 % confidence (one-sided, normal): few were seen, and others will come."""
+    spare = _CONFIDENCE * np.sqrt(recall * (1 - recall) / len(foreign))
     floor = float(np.quantile(foreign, min(recall + spare, 1.0), method="higher")) + 1e-9
     return min(floor, float(np.quantile(own, _REFUSED_AT_MOST)))
 
@@ -181,8 +184,8 @@ def _exit(seen: Sequence[tuple[list[_Row], list[_Row | None]]], labels: Array) -
     allowed = int(_EXIT_COST * inside.sum())
     for exit_at in _EXITS:
         leaves = share >= exit_at
-        lost = int((leaves & right_both & ~right_alone).sum())
+        lost = int((leaves & right_both).sum()) - int((leaves & right_alone).sum())
         foreign = float((leaves & ~inside).sum()) / max(int((~inside).sum()), 1)
-        if lost <= allowed and foreign <= 0.02:
+        if lost <= allowed and foreign <= _EXIT_FOREIGN:
             return exit_at
     return NEVER

@@ -10,7 +10,7 @@ its own; the answer is their mean. Invariants:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +31,7 @@ class Calibration:
     Attributes:
         words_temperature: factor of the margins before the softmax.
         meaning_temperature: factor of the networks' logits.
-        exit_at: share of the best route by words from which no vector is asked for; above 1 = never.
+        exit_at: share of the best route by words from which no vector is asked for, and that it belongs to a route is believed; above 1 = never.
         right: calibrated confidence of (words alone, both views).
         inside: log-odds that the question belongs to a route at all, of the same two.
         floors: below these log-odds it belongs to none.
@@ -152,6 +152,13 @@ class IntentModel:
         way = 0 if vector is None else 1
         inside = float(calibration.inside[way].log_odds(features)) - calibration.floors[way]
         return Judgement(shares, calibration.right[way].probability(features), inside, vector is not None)
+
+    def clear(self, words: Words) -> Judgement | None:
+        """What the words say, when they are enough; None when the vector should be asked."""
+        if words.best_share < self.calibration.exit_at:
+            return None
+        found = self.judge(words, None)
+        return found if found.inside >= 0 else replace(found, inside=0.0)
 
     def features(self, words: Words, vector: Floats | None) -> tuple[Floats, Array]:
         """Shares of the routes, and what the calibration looks at."""

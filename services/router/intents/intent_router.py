@@ -157,12 +157,10 @@ class RoutesIntentRouter:
     async def _judge(self, model: IntentModel, text: str, routes: dict[str, RouteSpec]) -> tuple[Judged, bool]:
         words = model.words(text)
         vector, sure = None, True
-        clear = words.best_share >= model.calibration.exit_at
-        if not clear:
+        judgement = model.clear(words)
+        if judgement is None:
             vector, sure = await self._vector(model, text)
-        judgement = model.judge(words, vector)
-        if clear and judgement.inside < 0:
-            judgement = replace(judgement, inside=0.0)
+            judgement = model.judge(words, vector)
         order = np.argsort(judgement.shares)[::-1]
         options = [(routes[model.labels[row]].route, float(judgement.shares[row])) for row in order if model.labels[row] in routes]
         if model.labels[int(order[0])] not in routes:  # what it is most like is not open to this turn

@@ -71,7 +71,7 @@ class Thresholds:
 
     high: float = 0.85
     medium: float = 0.5
-    out_of_scope_recall: float = 0.85
+    out_of_scope_recall: float = 0.9
     model_deadline_seconds: float = 2.0
     cache_seconds: float = 3600.0
 

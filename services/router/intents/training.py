@@ -94,10 +94,10 @@ def estimate(held: Sequence[HeldOut], model: IntentModel) -> dict[str, float]:
         judge = replace(part.model, calibration=model.calibration)
         for row, label in enumerate(part.labels):
             words = judge.words_of(part.words[row])
-            clear = words.best_share >= model.calibration.exit_at
-            found = judge.judge(words, None if clear else part.vectors[row])
-            inside = found.inside >= 0 or clear
-            early += clear
+            clear = judge.clear(words)
+            found = clear or judge.judge(words, part.vectors[row])
+            inside = found.inside >= 0
+            early += clear is not None
             if label < 0:
                 foreign, refused = foreign + 1, refused + (not inside)
             else:
