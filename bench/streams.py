@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,10 +143,8 @@ async def run_level(port: int, pid: int, kind: str, key: str, count: int, second
     level, done = Level(count, int(RATE * seconds)), asyncio.Event()
     before = cpu(pid)
     clients = await connected(port, kind, key, count, level, done)
-    try:
+    with suppress(TimeoutError):
         await asyncio.wait_for(done.wait(), seconds * 4)
-    except TimeoutError:
-        pass
     spent = cpu(pid) - before
     for client in clients:
         client.transport.close()
