@@ -23,6 +23,7 @@ from appliance.contracts.llm.v1.api import Message
 from appliance.home import Home
 from appliance.hub.models_toml import load_home_models
 from appliance.kit.errors import ApplianceError
+from appliance.kit.logging import configure_logging
 from appliance.kit.offline import seal_environment
 from bench.report import Report, arguments
 from services.embed.onnx_encoder import OnnxEncoder
@@ -76,6 +77,7 @@ def main() -> int:
         print(f"no evaluation data {file}\nhint: pass --data DIR", file=sys.stderr)
         return 2
     seal_environment(options.home)
+    configure_logging(level="ERROR", stderr=True)
     report = Report("routing", options.json)
     folder = Path(tempfile.mkdtemp(prefix="routing-"))
     try:

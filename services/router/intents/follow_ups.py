@@ -36,7 +36,7 @@ def read_conversation(messages: Sequence[Message]) -> Asked:
     """See :class:`Asked`."""
     asked = [message.content for message in messages if message.role == "user"][-_LOOK_BACK:]
     text = asked[-1] if asked else (messages[-1].content if messages else "")
-    if not says_little(text):
+    if len(asked) < 2 or not says_little(text):
         return Asked(text)
     return Asked(text, next((one for one in reversed(asked[:-1]) if not says_little(one)), ""))
 
