@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from appliance.contracts.llm.v1.api import AnswerSchema, ToolSpec
 from appliance.kit.errors import ApplianceError
 from services.gateway.chat_request import WireTool
@@ -13,6 +15,7 @@ from services.gateway.error_bodies import invalid
 _CHOICES: Final = ("auto", "none", "required")
 _ANY_OBJECT: Final[Mapping[str, object]] = {"type": "object"}
 _MOST_NAME: Final = 64
+_MOST_PARAMETER_BYTES: Final = 262_144  # of all functions together: a schema costs 20 ms of CPU for each KB when it is seen first
 
 
 def tool_specs(tools: Sequence[WireTool] | None) -> tuple[ToolSpec, ...]:
@@ -21,6 +24,8 @@ def tool_specs(tools: Sequence[WireTool] | None) -> tuple[ToolSpec, ...]:
     Raises:
         ApplianceError: ``invalid_request`` for other kinds of tools and for a name given twice, ``schema_invalid`` for parameters that are no schema.
     """
+    if sum([len(msgspec.json.encode(tool.function.parameters)) for tool in tools or ()]) > _MOST_PARAMETER_BYTES:
+        raise invalid(f"the parameters of all functions have more than {_MOST_PARAMETER_BYTES:,} bytes", "tools", hint="offer fewer")
     specs: dict[str, ToolSpec] = {}
     for index, tool in enumerate(tools or ()):
         if tool.type != "function":
