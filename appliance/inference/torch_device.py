@@ -17,6 +17,13 @@ def require(module: str) -> Any:
         raise ApplianceError("unavailable", f"{module} is not installed on this node", hint=hint) from exc
 
 
+def require_sentence_transformers() -> Any:
+    """The module, without progress bars in the log; ``unavailable`` where it is not installed."""
+    module = require("sentence_transformers")
+    require("transformers").utils.logging.disable_progress_bar()
+    return module
+
+
 def torch_device(wanted: str) -> str:
     """``wanted``, or ``cuda`` if there is one, else ``cpu``; ``unavailable`` for a device that is not there."""
     torch = require("torch")

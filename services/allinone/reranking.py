@@ -1,4 +1,4 @@
-"""The rerankers of the box by alias: the built-in one with the box's encoder, ONNX and sentence-transformers from the hub, or those of a service."""
+"""The rerankers and encoders of the box by alias: the built-in one with the box's encoder, ONNX and sentence-transformers from the hub, or those of a service."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from appliance.hub.model_spec import ModelCatalog, ModelSpec
 from appliance.hub.model_trust import ModelTrust
 from appliance.hub.roots import Roots
 from appliance.inference.model_directory import ModelDirectory
+from services.embed.held_encoder import HeldEncoder
 from services.rerank.bootstrap import EndingReranker, load_reranker, remote_reranker
 from services.rerank.lexical_text_reranker import LexicalTextReranker
 from services.rerank.settings import RerankSettings
@@ -57,11 +58,26 @@ def lexical(encoder: Encoder | None) -> LexicalTextReranker:
 
 
 class NamedRerankers:
-    """Implements the gateway's ``RerankerChoice``."""
+    """Implements the gateway's ``RerankerChoice``; a card is named ``rerank.ALIAS``."""
 
     def __init__(self, directory: ModelDirectory[EndingReranker]) -> None:
         self._directory = directory
 
     async def reranker(self, alias: str) -> TextReranker:
         """See the port."""
-        return await self._directory.get(alias)
+        return await self._directory.get(alias.removeprefix("rerank."))
+
+
+class NamedEncoders:
+    """Implements the gateway's ``EncoderChoice``: the box's own encoder under its alias, the others of ``APPLIANCE_EMBED_SERVE`` from a directory.
+
+    A card is named ``embed.ALIAS``.
+    """
+
+    def __init__(self, own_alias: str, own: Encoder, others: ModelDirectory[HeldEncoder]) -> None:
+        self._own_alias, self._own, self._others = own_alias, own, others
+
+    async def encoder(self, alias: str) -> Encoder:
+        """See the port."""
+        bare = alias.removeprefix("embed.")
+        return self._own if bare == self._own_alias else await self._others.get(bare)

@@ -18,10 +18,10 @@ from appliance.hub.snapshots import REPAIR_HINT, Snapshot, verify
 from appliance.inference.batches import GPU_LIMITS, plan_batches
 from appliance.inference.gathering import QueryBatches
 from appliance.inference.lanes import Lanes
-from appliance.inference.torch_device import require, torch_device, torch_dtype
+from appliance.inference.torch_device import require_sentence_transformers, torch_device, torch_dtype
 from appliance.kit.errors import ApplianceError
 from services.embed.settings import EmbedSettings
-from services.embed.word_pieces import cut_text
+from services.embed.word_pieces import EXACT_COUNT_CHARACTERS, cut_text, encodable
 
 QUERY_TEXTS: Final = 16
 CHARACTERS_PER_TOKEN: Final = 4
@@ -43,7 +43,7 @@ class SentenceTransformersEncoder:
         Raises:
             ApplianceError: ``unavailable`` without torch or without the device, ``snapshot_altered``.
         """
-        sentence_transformers = require("sentence_transformers")
+        sentence_transformers = require_sentence_transformers()
         verify(snapshot)
         device = torch_device(settings.device)
         try:
@@ -83,7 +83,9 @@ class SentenceTransformersEncoder:
 
     def count_tokens(self, text: str) -> int:
         """See the contract."""
-        return len(self._model.tokenizer(text[:65_536], add_special_tokens=False, verbose=False)["input_ids"]) if text else 0
+        sample = encodable(text[:EXACT_COUNT_CHARACTERS])
+        counted = len(self._model.tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]) if sample else 0
+        return counted if len(text) <= EXACT_COUNT_CHARACTERS else round(counted * len(text) / EXACT_COUNT_CHARACTERS)
 
     def tokenizer_json(self) -> bytes:
         """The fast tokenizer behind the model's, if it is one."""

@@ -40,7 +40,7 @@ class WordPieces:
     def count(self, text: str) -> int:
         """Tokens without the special ones; exact up to 65,536 characters, in proportion beyond (so that 10 MB cannot hold up the caller)."""
         sample = text[:EXACT_COUNT_CHARACTERS]
-        counted = len(self._tokenizer.encode(_encodable(sample), add_special_tokens=False).ids)
+        counted = len(self._tokenizer.encode(encodable(sample), add_special_tokens=False).ids)
         return counted if len(sample) == len(text) else round(counted * len(text) / len(sample))
 
     def _special(self, token: str) -> int:
@@ -52,10 +52,10 @@ class WordPieces:
 
 def cut_text(text: str, max_context: int) -> str:
     """The part of ``text`` that can matter to a model that reads ``max_context`` tokens, without lone surrogates."""
-    return _encodable(text[: max_context * CHARACTERS_PER_TOKEN])
+    return encodable(text[: max_context * CHARACTERS_PER_TOKEN])
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """``text`` as UTF-8 can hold it: lone surrogates become U+FFFD."""
     try:
         text.encode()

@@ -71,6 +71,7 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
     metrics.sessions.set_function(lambda: chats.in_flight + sockets.in_flight)
     accounts = UsageAccounts(dependencies.usage, settings.usage_flush_seconds, partial(_prices, dependencies.models), dependencies.quotas)
     conversation = Conversation(dependencies.router, dependencies.models, dependencies.threads, accounts, door, dependencies.quotas)
+    searches = Slots(settings.max_searches_at_once, settings.max_searches_per_principal, "searches")
     waits = Slots(settings.max_waits_at_once, settings.max_waits_per_principal, "waits")
     feeds = Slots(settings.max_feeds_at_once, settings.max_feeds_per_principal, "feeds")
     api = build_api(
@@ -80,7 +81,7 @@ def create_app(dependencies: Dependencies, settings: GatewaySettings, registry: 
             space_routes(dependencies),
             document_routes(dependencies, uploads, settings),
             thread_routes(dependencies),
-            model_routes(dependencies),
+            model_routes(dependencies, searches),
             file_routes(dependencies, uploads, settings),
             report_routes(dependencies, chats, uploads, accounts, settings),
             *([tool_routes(dependencies.tools)] if dependencies.tools is not None else []),

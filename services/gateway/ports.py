@@ -10,6 +10,7 @@ from typing import Protocol
 
 from appliance.audit.record import Detail, Outcome
 from appliance.contracts.embed.v1.api import Encoder
+from appliance.contracts.rerank.v1.api import TextReranker
 from appliance.contracts.retrieval.v1.api import Retrieval
 from appliance.contracts.retrieval.v1.documents import DocumentContent, Documents
 from appliance.contracts.router.v1.api import CitationEvent, Router
@@ -105,11 +106,19 @@ class Models(Protocol):
         ...
 
 
-class Reranking(Protocol):
-    """Relevance of texts to a query."""
+class EncoderChoice(Protocol):
+    """The encoders that callers may name."""
 
-    async def rerank(self, query: str, documents: Sequence[str]) -> Sequence[float]:
-        """One score per document, same order, higher is better."""
+    async def encoder(self, alias: str) -> Encoder:
+        """The encoder of the card ``alias``, loaded; raises ``model_not_found``, ``snapshot_…``, ``unavailable``."""
+        ...
+
+
+class RerankerChoice(Protocol):
+    """The rerankers that callers may name."""
+
+    async def reranker(self, alias: str) -> TextReranker:
+        """The reranker of the card ``alias``, loaded; raises as ``encoder``."""
         ...
 
 
@@ -173,6 +182,7 @@ class UsageStore(Protocol):
 class Dependencies:
     """All that :func:`services.gateway.app.create_app` builds on; ``page_folder`` holds the static page (None = none).
 
+    Without ``encoders`` and ``rerankers`` every name means ``encoder`` and ``reranking``.
     Without ``orchestration`` the routes of tasks and knowledge answer ``unavailable``; so do those of reports, templates and artefacts without theirs.
     """
 
@@ -188,12 +198,14 @@ class Dependencies:
     usage: UsageStore
     models: Models
     encoder: Encoder
-    reranking: Reranking | None
+    reranking: TextReranker | None
     readiness: Readiness
     page_folder: Path | None = None
     orchestration: Orchestration | None = None
     mcp: AsgiApp | None = None
     quotas: Quotas | None = None
+    encoders: EncoderChoice | None = None
+    rerankers: RerankerChoice | None = None
     tools: ToolDesk | None = None
     schema_guided: SchemaGuided | None = None
     templates: Templates | None = None

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Final, Literal
+from uuid import uuid4
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 
+from appliance.contracts.embed.v1.api import Encoder, Vectors
+from appliance.contracts.rerank.v1.api import TextReranker
 from appliance.contracts.retrieval.v1.documents import DocumentQuery
 from appliance.kit.errors import ApplianceError
+from services.gateway.asgi import encode_json
 from services.gateway.caller import Caller, StillCaller
 from services.gateway.domain import ModelCard, ModelKind
 from services.gateway.error_bodies import invalid
@@ -18,8 +24,9 @@ from services.gateway.limits import Slots
 from services.gateway.ports import Dependencies, Models
 from services.gateway.routes_documents import BYTES, download
 from services.gateway.schemas_openai import (
+    ApiVersion,
+    BilledUnits,
     Deleted,
-    Embedding,
     EmbeddingList,
     EmbeddingsBody,
     FileAnswer,
@@ -29,6 +36,7 @@ from services.gateway.schemas_openai import (
     RerankAnswer,
     RerankBody,
     Reranked,
+    RerankMeta,
     TokenCount,
     file_answer,
     model_answer,
@@ -37,6 +45,8 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.submitting import check_editor, submit_files
 from services.gateway.uploads import received_form
 
+SEARCH_UNIT_DOCUMENTS: Final = 100  # of one query, in Cohere's accounting
+API_VERSION: Final = "1"  # Cohere's name for this address
 FileId = Annotated[str, Path(min_length=1, max_length=200)]
 _FILE_FORM = {
     "requestBody": {
@@ -58,49 +68,99 @@ _FILE_FORM = {
 }
 
 
-def model_routes(box: Dependencies) -> APIRouter:
+def model_routes(box: Dependencies, searches: Slots) -> APIRouter:
     """``/v1/models``, ``/v1/embeddings``, ``/v1/rerank``."""
-    router = APIRouter(prefix="/v1", tags=["openai"])
+    router = APIRouter(tags=["openai"])
 
-    @router.get("/models", summary="Models that may be named")
+    @router.get("/v1/models", summary="Models that may be named")
     async def models(_: Caller) -> ModelList:
         return ModelList(data=[model_answer(card) for card in sorted(box.models.cards(), key=lambda card: card.kind != "chat")])
 
-    @router.get("/models/{model}", summary="One model")
+    @router.get("/v1/models/{model}", summary="One model")
     async def model(model: Annotated[str, Path(min_length=1, max_length=200)], _: Caller) -> ModelAnswer:
         return model_answer(box.models.card(model))
 
-    @router.post("/embeddings", summary="Unit vectors of texts")
-    async def embeddings(body: EmbeddingsBody, _: Caller) -> EmbeddingList:
-        _card(box.models, body.model, "embed")
-        texts = [body.input] if isinstance(body.input, str) else list(body.input)
-        if body.dimensions is not None and body.dimensions != box.encoder.dimensions:
-            raise invalid(f"this model has {box.encoder.dimensions} dimensions", "dimensions")
-        if any(not text for text in texts):
-            raise invalid("input must not be empty", "input")
-        vectors = await box.encoder.embed(texts)
-        base64_wanted = body.encoding_format == "base64"
-        data = [
-            Embedding(index=index, embedding=base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii") if base64_wanted else vector.tolist())
-            for index, vector in enumerate(vectors)
-        ]
-        return EmbeddingList(data=data, model=body.model, usage=await _count(box, texts))
+    @router.post("/v1/embeddings", response_model=EmbeddingList, summary="Unit vectors of texts")
+    async def embeddings(body: EmbeddingsBody, caller: Caller) -> Response:
+        with _slot(searches, caller.subject):
+            return Response(await _embedded(box, body), media_type="application/json")
 
-    @router.post("/rerank", summary="Relevance of documents to a query (Cohere and Jina shape)")
-    async def rerank(body: RerankBody, _: Caller) -> RerankAnswer:
-        if box.reranking is None:
-            raise ApplianceError("unavailable", "no reranking model is configured", hint="name one in models.toml")
-        name = body.model or next((card.alias for card in box.models.cards() if card.kind == "rerank"), "rerank")
-        _card(box.models, name, "rerank")
-        scores = await box.reranking.rerank(body.query, body.documents)
-        order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]
-        results = [
-            Reranked(index=index, relevance_score=float(scores[index]), document={"text": body.documents[index]} if body.return_documents else None)
-            for index in order
-        ]
-        return RerankAnswer(model=name, results=results, usage=await _count(box, [body.query, *body.documents]))
+    @router.post("/v1/rerank", summary="Relevance of documents to a query (Cohere v1, v2 and Jina shape)")
+    async def rerank(body: RerankBody, caller: Caller) -> RerankAnswer:
+        with _slot(searches, caller.subject):
+            return await _reranked(box, body)
 
     return router
+
+
+@contextmanager
+def _slot(slots: Slots, subject: str) -> Iterator[None]:
+    slots.enter(subject)
+    try:
+        yield
+    finally:
+        slots.leave(subject)
+
+
+async def _embedded(box: Dependencies, body: EmbeddingsBody) -> bytes:
+    """The answer, encoded beside the event loop: two thousand vectors are megabytes of numbers."""
+    card = _card(box.models, body.model, "embed")
+    texts = _texts(body)
+    encoder = box.encoder if box.encoders is None else await box.encoders.encoder(card.alias)
+    if body.dimensions is not None and body.dimensions != encoder.dimensions:
+        hint = "leave dimensions out; a shorter vector is another model's"
+        raise invalid(f"this model has {encoder.dimensions} dimensions", "dimensions", hint=hint)
+    vectors = await encoder.embed(texts)
+    return await asyncio.to_thread(_embedding_list, body, vectors, encoder, texts)
+
+
+def _texts(body: EmbeddingsBody) -> list[str]:
+    given = [body.input] if isinstance(body.input, str) else list(body.input)
+    texts = [text for text in given if isinstance(text, str)]
+    if len(texts) != len(given):
+        hint = "send the text itself; LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)"
+        raise invalid("input holds token ids: they are those of another model's tokenizer and mean nothing here", "input", hint=hint)
+    if any(not text for text in texts):
+        raise invalid("input must not be empty", "input")
+    return texts
+
+
+def _embedding_list(body: EmbeddingsBody, vectors: Vectors, encoder: Encoder, texts: Sequence[str]) -> bytes:
+    if body.encoding_format == "base64":
+        rows: list[object] = [base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii") for vector in vectors]
+    else:
+        rows = [vector.tolist() for vector in vectors]
+    tokens = sum(encoder.count_tokens(text) for text in texts)
+    data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return encode_json({"object": "list", "data": data, "model": body.model, "usage": usage})
+
+
+async def _reranked(box: Dependencies, body: RerankBody) -> RerankAnswer:
+    name = body.model or next((card.alias for card in box.models.cards() if card.kind == "rerank"), "rerank")
+    texts = [document if isinstance(document, str) else document.text for document in body.documents]
+    reranker = await _reranker(box, name)
+    scores = await reranker.rerank(body.query, texts)
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]
+    results = [
+        Reranked(index=index, relevance_score=float(scores[index]), document={"text": texts[index]} if body.return_documents else None)
+        for index in order
+    ]
+    units = -(-len(texts) // SEARCH_UNIT_DOCUMENTS)
+    return RerankAnswer(
+        id=f"rerank-{uuid4().hex}", model=name, results=results, usage=await _count(box, [body.query, *texts]),
+        meta=RerankMeta(api_version=ApiVersion(version=API_VERSION), billed_units=BilledUnits(search_units=units)),
+    )  # fmt: skip
+
+
+async def _reranker(box: Dependencies, name: str) -> TextReranker:
+    if box.reranking is None and box.rerankers is None:
+        raise ApplianceError("unavailable", "no reranking model is configured", hint="name one in models.toml")
+    card = _card(box.models, name, "rerank")
+    if box.rerankers is not None:
+        return await box.rerankers.reranker(card.alias)
+    assert box.reranking is not None
+    return box.reranking
 
 
 def file_routes(box: Dependencies, slots: Slots, settings: GatewaySettings) -> APIRouter:

@@ -11,6 +11,7 @@ from services.gateway.domain import ModelCard
 from services.gateway.schemas import Answer, Body, ShortText, Text
 
 MAX_INPUTS = 2048
+MAX_TOKEN_IDS = 100_000
 _MAX_TEXT = 200_000
 
 
@@ -21,6 +22,10 @@ def _short_enough(text: str) -> str:
 
 
 InputText = Annotated[Text, AfterValidator(_short_enough)]
+
+
+TokenIds = Annotated[list[int], Field(max_length=MAX_TOKEN_IDS)]
+Inputs = Annotated[list[InputText] | list[int] | list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS)]
 
 
 class ModelAnswer(Answer):
@@ -39,7 +44,9 @@ class ModelList(Answer):
 
 class EmbeddingsBody(Body):
     model: ShortText = Field(examples=["embedding"])
-    input: InputText | Annotated[list[InputText], Field(min_length=1, max_length=MAX_INPUTS)] = Field(examples=["the quick brown fox"])
+    input: InputText | Inputs = Field(
+        examples=["the quick brown fox"], description="One text or many. Token ids are refused: they belong to another tokenizer."
+    )
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, ge=1)
 
@@ -62,9 +69,15 @@ class EmbeddingList(Answer):
     usage: TokenCount
 
 
+class RerankDocument(Body):
+    """A document as an object; other fields than ``text`` are not looked at."""
+
+    text: InputText
+
+
 class RerankBody(Body):
     query: Annotated[InputText, Field(min_length=1, examples=["When does the contract end?"])]
-    documents: Annotated[list[InputText], Field(min_length=1, max_length=1000, examples=[["It ends in May.", "Apples are red."]])]
+    documents: Annotated[list[InputText | RerankDocument], Field(min_length=1, max_length=1000, examples=[["It ends in May.", "Apples are red."]])]
     model: ShortText | None = None
     top_n: int | None = Field(default=None, ge=1)
     return_documents: bool = False
@@ -76,10 +89,29 @@ class Reranked(Answer):
     document: dict[str, str] | None = None
 
 
+class ApiVersion(Answer):
+    version: str
+
+
+class BilledUnits(Answer):
+    search_units: int
+
+
+class RerankMeta(Answer):
+    """What Cohere's clients read; nothing is billed here."""
+
+    api_version: ApiVersion
+    billed_units: BilledUnits
+
+
 class RerankAnswer(Answer):
+    """Cohere's ``id``, ``results`` and ``meta`` with Jina's ``model`` and ``usage``."""
+
+    id: str
     model: str
     results: list[Reranked]
     usage: TokenCount
+    meta: RerankMeta
 
 
 class FileAnswer(Answer):

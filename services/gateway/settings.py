@@ -19,6 +19,7 @@ class GatewaySettings(ServiceSettings):
         max_chat_characters: of all messages of one chat request together (``context_length_exceeded`` above it).
         max_chats_at_once, max_chats_per_principal: chat turns in flight before new ones are shed (503) or refused (429).
         *_rate_factor: limit of an endpoint class as a multiple of the principal's ``requests_per_minute``.
+        max_searches_*: ``/v1/embeddings`` and ``/v1/rerank`` in flight, together.
         max_waits_*: answers that wait (``/wait``, ``/claim``). max_feeds_*: readers of events, over HTTP and sockets together.
         logins_per_minute: sign-ins, refreshes and sign-outs by client address.
         max_turn_seconds: the longest that one answer may take, however slowly its reader reads.
@@ -49,6 +50,8 @@ class GatewaySettings(ServiceSettings):
     websocket_ping_seconds: float = Field(default=20.0, gt=0)
     max_websocket_message_bytes: int = Field(default=1 * MIB, gt=0)
     max_websockets: int = Field(default=4096, gt=0)
+    max_searches_at_once: int = Field(default=256, gt=0)
+    max_searches_per_principal: int = Field(default=32, gt=0)
     max_waits_at_once: int = Field(default=4096, gt=0)
     max_waits_per_principal: int = Field(default=128, gt=0)
     max_feeds_at_once: int = Field(default=1024, gt=0)

@@ -16,7 +16,7 @@ from appliance.hub.model_spec import ModelSpec
 from appliance.hub.snapshots import REPAIR_HINT, Snapshot, verify
 from appliance.inference.batches import GPU_LIMITS, plan_batches
 from appliance.inference.lanes import Lanes
-from appliance.inference.torch_device import require, torch_device, torch_dtype
+from appliance.inference.torch_device import require, require_sentence_transformers, torch_device, torch_dtype
 from appliance.kit.errors import ApplianceError
 from services.rerank.limits import check_documents, logistic
 from services.rerank.pair_pieces import CHARACTERS_PER_TOKEN
@@ -41,7 +41,7 @@ class SentenceTransformersReranker:
         Raises:
             ApplianceError: ``unavailable`` without torch or without the device, ``snapshot_altered`` also for a model with another number of classes.
         """
-        sentence_transformers = require("sentence_transformers")
+        sentence_transformers = require_sentence_transformers()
         verify(snapshot)
         device = torch_device(settings.device)
         try:

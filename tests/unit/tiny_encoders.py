@@ -19,6 +19,7 @@ from appliance.hub.snapshot_writing import write_snapshot
 from tests.unit import tiny_bert
 
 SHAPE = BertShape(hidden=24, heads=3, layers=2, epsilon=1e-12, positions=32)
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 LETTERS = "abcdefghiklmnoprstuvwxy"
 
 
@@ -55,7 +56,13 @@ def hf_snapshot(folder: Path, kind: Kind, signer: ModelSigner) -> ModelSpec:
         (target / "model.safetensors").write_bytes(tiny_bert.to_safetensors(named))
         (target / "config.json").write_text(json.dumps(_config(kind)), encoding="utf-8")
         (target / "tokenizer.json").write_bytes(tokenizer_json())
-        words = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 32, "pad_token": "[PAD]", "unk_token": "[UNK]"}
+        words = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": 32,
+            "model_input_names": list(INPUTS),
+            "pad_token": "[PAD]",
+            "unk_token": "[UNK]",
+        }
         (target / "tokenizer_config.json").write_text(json.dumps({**words, "cls_token": "[CLS]", "sep_token": "[SEP]"}), encoding="utf-8")
 
     snapshot = write_snapshot(folder / "models", f"{kind}/hf-v1", {}, fill, signer=signer)
