@@ -23,9 +23,11 @@ from typing import Final
 import msgspec
 
 from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, Finish, ModelEvent, Tokens, ToolCalls, Usage
+from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError
 from appliance.kit.telemetry import span
 from appliance.language.source_marks import Marks
+from appliance.schema.annotations import without_annotations
 from appliance.schema.asking import extracted, repair_messages, told
 from appliance.schema.gate import AdmittedSchema, Violation, admit
 from appliance.schema.grammar import Grammar, grammar_of
@@ -73,6 +75,8 @@ def plan_of(schema: object, capabilities: Capabilities, *, with_tools: bool = Fa
         ApplianceError: ``schema_invalid``; ``schema_unsupported``: also when the model cannot keep any schema.
     """
     admitted = admit(schema)  # type: ignore[arg-type]  # it looks itself
+    if isinstance(admitted.schema, dict):
+        admitted = admit(without_annotations(admitted.schema))
     if capabilities.schema == "none" or not capabilities.generates:
         raise ApplianceError(
             "schema_unsupported", "this model cannot answer by a schema", hint="choose a model that generates text, or extract with sgr.format"
@@ -180,7 +184,7 @@ async def attempt(stream: Stream, request: ChatRequest, plan: AnswerPlan, number
     pieces: list[str] = []
     size, calls = 0, False
     finish: Finish | None = None
-    with span("schema.round", {"round": number, "schema": plan.admitted.digest[:12]}):
+    with span("schema.round", {"appliance.round": number, names.SCHEMA: plan.admitted.digest[:12]}):
         async with aclosing(stream(request)) as answer:
             async for event in answer:
                 if isinstance(event, Finish):
@@ -220,8 +224,9 @@ def _check(text: str, finish: Finish, plan: AnswerPlan) -> tuple[str, tuple[Viol
     tail = ""
     if finish.reason == "length":
         tail = (plan.grammar.ending(text) if plan.grammar is not None else None) or ""
-    with span("schema.validate", {"schema": plan.admitted.digest[:12], "characters": len(text)}):
+    with span("schema.validate", {names.SCHEMA: plan.admitted.digest[:12], "appliance.characters": len(text)}) as current:
         violations = violations_of(text + tail, plan.admitted)
+        current.set_attribute("appliance.violations", len(violations))
     if violations and finish.reason == "length":
         violations = (*violations, Violation("", "", "the answer was cut at the allowed length; write less"))
     return tail, violations

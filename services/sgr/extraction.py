@@ -2,19 +2,28 @@
 
 A reader that does not write can say what a document says: strings, numbers, dates, one of several words, lists of these, and objects of these. It cannot
 judge or invent: a truth value, a map of free names, a choice between forms is refused, naming the place.
+
+Two annotations help it where a schema was written for models that write (``appliance.schema.annotations`` keeps them from those): ``x-ask``, the question
+instead of title and description, with ``{prompt}`` for the prompt; ``x-from``, where the value comes from, tried in order (``Source``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, cast, get_args
 
 from appliance.schema.gate import AdmittedSchema, refusal
 from appliance.schema.places import escaped
 from appliance.schema.references import ABSENT, References
 
 Kind = Literal["string", "number", "integer", "date", "choice"]
+Source = Literal["quotes", "cited", "date", "prompt", "passages", "sentences", "place", "empty"]
+"""``quotes``: what answers the question, as it stands; ``cited``: with its number; ``date``: the first date in it, ISO. ``prompt``: the prompt's own words.
+For a list of objects, ``passages`` or ``sentences``: one object for each that was found for the prompt; in these, ``place`` is the heading above it, and for
+a list ``sentences`` its sentences. ``empty``: "" or []."""
+
+_SOURCES: Final = frozenset(get_args(Source))
 MOST_FIELDS: Final = 40
 _FOLLOWED: Final = 8
 _WHY: Final = "this model quotes and writes nothing of its own; "
@@ -34,6 +43,10 @@ class Field:
         nullable: null is allowed.
         choices: of a ``choice``.
         fields: a list of objects with these instead of a value (``many`` is true).
+        sources: where the value comes from, tried in order.
+        told: the schema names ``sources``: texts that are too long are cut, lists too.
+        longest: characters of a text; None = no limit.
+        most: items of a list; None = no limit.
     """
 
     pointer: str
@@ -45,6 +58,10 @@ class Field:
     nullable: bool = False
     choices: tuple[str, ...] = ()
     fields: tuple[Field, ...] = ()
+    sources: tuple[Source, ...] = ("quotes",)
+    told: bool = False
+    longest: int | None = None
+    most: int | None = None
 
 
 def fields_of(admitted: AdmittedSchema) -> tuple[Field, ...]:
@@ -80,18 +97,20 @@ class _Reader:
 
     def _field(self, name: str, schema: object, pointer: str, required: bool, *, nested: bool) -> Field:
         found, nullable = self.resolved(schema, pointer)
-        question = _question(name, found)
-        if found.get("type") != "array":
-            kind, choices = _kind(found, pointer)
-            return Field(pointer, name, question, kind, required=required, nullable=nullable, choices=choices)
-        items, _ = self.resolved(found.get("items", {}), f"{pointer}/items")
+        sources = _sources(found, pointer)
+        items = self.resolved(found.get("items", {}), f"{pointer}/items")[0] if found.get("type") == "array" else {}
+        plain = Field(
+            pointer, name, _question(name, found), "string", bool(items) or found.get("type") == "array", required, nullable,
+            sources=sources, told="x-from" in found, longest=(items or found).get("maxLength"), most=found.get("maxItems"),
+        )  # fmt: skip
+        if sources == ("empty",):
+            return plain
         if items.get("type") == "object":
             if nested:
                 raise refusal("schema_unsupported", pointer, "items", _WHY + "lists within lists are beyond it")
-            parts = self.fields(items, pointer, nested=True)
-            return Field(pointer, name, question, "string", many=True, required=required, nullable=nullable, fields=parts)
-        kind, choices = _kind(items, f"{pointer}/items")
-        return Field(pointer, name, question, kind, many=True, required=required, nullable=nullable, choices=choices)
+            return replace(plain, fields=self.fields(items, pointer, nested=True))
+        kind, choices = _kind(items, f"{pointer}/items") if plain.many else _kind(found, pointer)
+        return replace(plain, kind=kind, choices=choices)
 
     def resolved(self, schema: object, pointer: str) -> tuple[Mapping[str, Any], bool]:
         """The schema behind references and behind "or null", and whether null is allowed."""
@@ -135,8 +154,18 @@ def _kind(schema: Mapping[str, Any], pointer: str) -> tuple[Kind, tuple[str, ...
     raise refusal("schema_unsupported", pointer, "type", _WHY + f"it does not fill {named or 'values of any type'}")
 
 
+def _sources(schema: Mapping[str, Any], pointer: str) -> tuple[Source, ...]:
+    named = schema.get("x-from", "quotes")
+    sources = tuple(named) if isinstance(named, list) else (named,)
+    if not sources or not all(isinstance(source, str) and source in _SOURCES for source in sources):
+        raise refusal("schema_unsupported", pointer, "x-from", f"it names none of {', '.join(sorted(_SOURCES))}")
+    return cast("tuple[Source, ...]", sources)
+
+
 def _question(name: str, schema: Mapping[str, Any]) -> str:
-    """The description when there is one, for it is written to be understood; with the title when it is short of words."""
+    """``x-ask``, else the description when there is one, for it is written to be understood; with the title when it is short of words."""
+    if isinstance(asked := schema.get("x-ask"), str) and asked.strip():
+        return asked.strip()
     title, description = schema.get("title"), schema.get("description")
     words = title if isinstance(title, str) and title.strip() else name.replace("_", " ")
     if isinstance(description, str) and description.strip():

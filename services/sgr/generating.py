@@ -17,6 +17,7 @@ import msgspec
 from appliance.contracts.llm.v1.api import AnswerSchema, ChatModel, ChatRequest, Message, Usage
 from appliance.contracts.sgr.v1.api import FormatStep
 from appliance.language.source_marks import Marks
+from appliance.schema.annotations import without_annotations
 from appliance.schema.answers import AnswerPlan, Outcome, attempt, plan_of, planned, unsatisfied
 from appliance.schema.asking import repair_messages
 from appliance.schema.gate import Violation
@@ -64,11 +65,12 @@ def _asked(order: Order, deadline: float) -> ChatRequest:
     language = request.language if request.language in _DRAFT else "en"
     text = _DRAFT[language].format(prompt=request.prompt, draft=request.draft.replace("</draft>", "")) if request.draft else request.prompt
     messages = [Message("user", text)]
+    schema = without_annotations(order.admitted.schema) if isinstance(order.admitted.schema, dict) else {}
     if order.hint:
         messages.insert(0, Message("system", order.hint))
     return ChatRequest(
         tuple(messages), order.passages, order.grounded and not request.draft, language,
-        {"temperature": 0.0}, answer_schema=AnswerSchema("data", order.admitted.schema if isinstance(order.admitted.schema, dict) else {}), deadline=deadline,
+        {"temperature": 0.0}, answer_schema=AnswerSchema("data", schema), deadline=deadline,
     )  # fmt: skip
 
 
