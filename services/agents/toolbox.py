@@ -29,6 +29,7 @@ from appliance.contracts.guard.v1.api import Screened
 from appliance.contracts.llm.v1.api import ToolCall, ToolSpec
 from appliance.contracts.tools.v1.api import ToolContext, ToolOutcome
 from appliance.identity.principal import Principal
+from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
 from appliance.kit.telemetry import span
@@ -209,7 +210,7 @@ class BoxToolbox:
     ) -> ToolOutcome:
         started = time.monotonic()
         name = call.name if call.name in visible else "unknown"
-        with span("tool.call", {"tool": name}) as current:
+        with span("tool.call", {names.KIND: "tool", "gen_ai.operation.name": "execute_tool", names.TOOL: name}) as current:
             try:
                 outcome = await self._checked(visible, call, arguments, context, foreseen=foreseen)
             except ApplianceError as error:
@@ -217,7 +218,10 @@ class BoxToolbox:
             except Exception:  # a defect here must not end the turn
                 _log.exception("toolbox_failed", tool=name)
                 outcome = ToolOutcome(call, f"{name} failed", "internal")
-            current.set_attribute("outcome", outcome.code or "ok")
+            if current.is_recording():
+                source = visible[name][1] if name in visible else ""
+                current.set_attributes({names.TOOL_CALL: call.id[:200], names.TOOL_SOURCE: source, "appliance.cached": outcome.cached})
+                current.set_attributes({names.OUTCOME: outcome.code or "ok", "appliance.foreseen": foreseen})
         seconds = time.monotonic() - started
         metrics.calls.labels(name, outcome.code or ("cached" if outcome.cached else "ok")).inc()
         metrics.seconds.labels(name).observe(seconds)

@@ -46,12 +46,16 @@ def main() -> int:
         _permit(settings.box.otlp_endpoint, "APPLIANCE_BOX_OTLP_ENDPOINT", "http://host:4318/v1/traces")
         for server in settings.tasks.orchestrator.nats_urls:
             _permit(server, "APPLIANCE_ORCHESTRATOR_NATS_URLS", "nats://host:4222")
-        configure_telemetry(settings.box.otlp_endpoint, service="allinone")
+        box = settings.box
+        end_telemetry = configure_telemetry(box.otlp_endpoint, service="appliance", headers_file=box.otlp_headers_file, content=box.otlp_content)
         _bound_arenas()
-        with _home.lock():
-            import uvloop
+        try:
+            with _home.lock():
+                import uvloop
 
-            uvloop.run(_serve(settings, options.host, options.port, ending), loop_factory=GuardedLoop)
+                uvloop.run(_serve(settings, options.host, options.port, ending), loop_factory=GuardedLoop)
+        finally:
+            end_telemetry()
     except _StoppedError:
         print("stopped while it started", file=sys.stderr)
     except ApplianceError as error:

@@ -30,6 +30,7 @@ from services.allinone.reranking import TextReranking
 from services.allinone.settings import BoxSettings
 from services.allinone.site_history import copy_site_history
 from services.allinone.space_purger import SpacePurger
+from services.allinone.task_accounts import open_task_accounts, task_counter
 from services.allinone.task_models import TaskModels
 from services.embed.bootstrap import load_encoder, load_or_explain
 from services.embed.held_encoder import HeldEncoder, LiveEncoder
@@ -150,7 +151,8 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
     watching = {"models_watch": asyncio.create_task(watch.run()), "egress_watch": asyncio.create_task(egress.run())}
     for task in watching.values():
         stack.push_async_callback(_end, task)
-    task_models = TaskModels(models, retrieval.search, settings.tasks.executors)
+    accounts = await stack.enter_async_context(open_task_accounts(SqlAlchemyUsage(engine), settings.gateway.usage_flush_seconds, models.cards))
+    task_models = TaskModels(models, retrieval.search, settings.tasks.executors, task_counter(accounts, lambda: models.catalog))
     side = await stack.enter_async_context(
         open_task_side(home, settings.tasks, identity, audit, encoder, held.identity if held.problem is None else "", task_models.executors)
     )

@@ -16,11 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 
+from appliance.contracts.llm.v1.api import Usage
 from appliance.hub.model_spec import ModelCatalog, ModelSpec
 from appliance.kit.lifetime import Lifetime
 from appliance.kit.logging import get_logger
 from services.allinone.model_cards import CatalogCards
 from services.embed.held_encoder import HeldEncoder, LiveEncoder
+from services.gateway.domain import Prices
+from services.gateway.usage import cost_nano
 from services.llm.bootstrap import BuiltModel
 from services.llm.composition import with_fallback
 from services.router.served_model import ServedModel
@@ -150,7 +153,12 @@ class LiveModels:
 
 def _living(built: BuiltModel) -> _Living:
     lifetime = Lifetime(built.close)
-    return _Living(ServedModel(built.spec.alias, built.model, built.needs_sources, lifetime.use, _version(built.spec)), built.spec, lifetime)
+    return _Living(ServedModel(built.spec.alias, built.model, built.needs_sources, lifetime.use, _version(built.spec), _cost(built.spec)), built.spec, lifetime)
+
+
+def _cost(spec: ModelSpec) -> Callable[[Usage], float]:
+    prices = Prices(spec.price_per_million_input, spec.price_per_million_output, spec.price_per_million_cached)
+    return lambda usage: cost_nano(usage.prompt_tokens, usage.completion_tokens, min(usage.cached_tokens, usage.prompt_tokens), prices) / 1e9
 
 
 def _version(spec: ModelSpec) -> str:

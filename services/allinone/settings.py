@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from appliance.kit.settings import ServiceSettings, service_config
@@ -12,7 +14,9 @@ class BoxSettings(ServiceSettings):
 
     Attributes:
         log_level: of the JSON log.
-        otlp_endpoint: where spans go (inside the site); None = nowhere.
+        otlp_endpoint: where spans go (inside the site): an OpenTelemetry collector, or Langfuse with ``/api/public/otel``; None = nowhere.
+        otlp_headers_file: headers of that way, a line each; for Langfuse ``basic: <public key>:<secret key>``.
+        otlp_content: questions and answers go along; else only names, counts and codes do.
         least_free_bytes: ``/readyz`` is red below this much free disk.
     """
 
@@ -20,4 +24,6 @@ class BoxSettings(ServiceSettings):
 
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     otlp_endpoint: str | None = None
+    otlp_headers_file: Path | None = None
+    otlp_content: bool = False
     least_free_bytes: int = Field(default=512 * 1024 * 1024, ge=0)

@@ -6,19 +6,46 @@ failed is not counted: its executor reports no metrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 
 from appliance.contracts.llm.v1.api import Usage
 from appliance.contracts.orchestrator.v1.values import Task
 from appliance.hub.model_spec import ModelCatalog
+from appliance.kit.errors import ApplianceError
+from services.allinone.model_cards import CatalogCards
+from services.gateway.domain import NO_PRICES, Prices
+from services.gateway.ports import UsageStore
 from services.gateway.usage import Billed, UsageAccounts
+
+
+@asynccontextmanager
+async def open_task_accounts(store: UsageStore, flush_seconds: float, cards: CatalogCards) -> AsyncIterator[UsageAccounts]:
+    """Accounts of their own over the store of the gateway, written while the box lives and once more at its end."""
+
+    def prices(alias: str) -> Prices:
+        try:
+            return cards.card(alias, "chat").prices
+        except ApplianceError:
+            return NO_PRICES
+
+    accounts = UsageAccounts(store, flush_seconds, prices)
+    writing = asyncio.create_task(accounts.run(), name="task-accounts")
+    try:
+        yield accounts
+    finally:
+        writing.cancel()
+        with suppress(asyncio.CancelledError):
+            await writing
+        await accounts.flush()
 
 
 def task_counter(accounts: UsageAccounts, catalog: Callable[[], ModelCatalog]) -> Callable[[Task, Mapping[str, object]], None]:
     """What ``LocalLlmExecutor`` takes as ``counted``; microseconds, in memory.
 
     Args:
-        accounts: an own instance over the same store is fine (``run`` it in the background, ``flush`` it at the end).
+        accounts: see :func:`open_task_accounts`.
         catalog: models in force; the executor names a model as its server does, accounts and prices go by alias.
     """
 

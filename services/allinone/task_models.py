@@ -5,9 +5,10 @@ A task for the reader sees passages of its own space and of no other: whoever pu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from appliance.contracts.orchestrator.v1.values import Task
 from appliance.contracts.retrieval.v1.api import Passage, Retrieval, SearchQuery
 from appliance.identity.principal import Principal, SpaceRole
 from appliance.kit.errors import ApplianceError
@@ -31,17 +32,21 @@ class TaskModels:
         models: what is in force; asked at the begin of each attempt.
         retrieval: where the reader finds its passages.
         settings: of the executors.
+        counted: told the metrics of each attempt (``task_accounts``).
     """
 
-    def __init__(self, models: LiveModels, retrieval: Retrieval, settings: ExecutorSettings) -> None:
+    def __init__(
+        self, models: LiveModels, retrieval: Retrieval, settings: ExecutorSettings, counted: Callable[[Task, Mapping[str, object]], None]
+    ) -> None:
         self._models = models
         self._retrieval = retrieval
         self._settings = settings
+        self._counted = counted
 
     def executors(self, functions: AlgorithmicExecutor) -> tuple[ExecutorAdapter, ...]:
         """Those of this box; the analyser shares the workers of ``functions``."""
         analyser = SpecializedExecutor((code_analyser(functions.group),), _ANALYSES, functions.status)
-        return (LocalLlmExecutor(self.current, self._settings), analyser) if self._models.served else (analyser,)
+        return (LocalLlmExecutor(self.current, self._settings, counted=self._counted), analyser) if self._models.served else (analyser,)
 
     def current(self) -> CurrentModel:
         """The chat model in force. Raises ApplianceError ``model_not_found`` when models.toml has none."""

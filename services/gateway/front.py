@@ -15,8 +15,10 @@ from functools import partial
 from typing import Any, Final
 
 from appliance.identity.principal import Principal
+from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import correlation_id, get_logger
+from appliance.kit.telemetry import request_span
 from services.gateway.asgi import AsgiApp, BeforeAnswer, Exchange, Gone, Receive, Scope, Send
 from services.gateway.authentication import ALLOWED, DENIED, DENYING, Door, client_address
 from services.gateway.error_bodies import error_body, error_headers, internal_error
@@ -79,7 +81,7 @@ class Front:
         exchange = Exchange(scope, receive, send, request_id, headers)
         status = 0
         try:
-            await self._serve(exchange)
+            await self._traced(exchange)
             status = exchange.status
         except Gone:
             status = _CLIENT_GONE
@@ -102,6 +104,20 @@ class Front:
             await socket(scope, receive, send, request_id)
         elif (await receive())["type"] == "websocket.connect":
             await send({"type": "websocket.close", "code": _NO_SUCH_SOCKET})
+
+    async def _traced(self, exchange: Exchange) -> None:
+        """What is asked for by POST is work, and gets a trace; looks at the page, at health and at lists do not."""
+        if exchange.scope["method"] != "POST":
+            await self._serve(exchange)
+            return
+        with request_span("gateway.request", exchange.headers.get(b"traceparent")) as current:
+            try:
+                await self._serve(exchange)
+            finally:
+                if current.is_recording():
+                    current.set_attributes({names.REQUEST: exchange.request_id, "http.request.method": "POST", "http.route": self._route(exchange.scope)})
+                    if exchange.status:
+                        current.set_attribute("http.response.status_code", exchange.status)
 
     async def _serve(self, exchange: Exchange) -> None:
         scope = exchange.scope

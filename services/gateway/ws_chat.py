@@ -17,8 +17,10 @@ from msgspec import Meta
 from appliance.contracts.llm.v1.api import Message
 from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, StepEvent, TokenEvent, ToolCallsEvent
 from appliance.identity.principal import Principal
+from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
+from appliance.kit.telemetry import request_span
 from services.gateway.annotations import flat_citation
 from services.gateway.asgi import Receive, Scope, Send
 from services.gateway.authentication import ALLOWED, DENIED, ON_RECORD, Door, forget, spaces_detail
@@ -132,8 +134,9 @@ class ChatSocket:
             self._limits.take(principal, "chat")
             self._turns.enter(principal.subject)
             entered = True
-            async with asyncio.timeout(self._settings.max_turn_seconds):
-                await self._answer(ask, line, principal, request_id)
+            with request_span("gateway.request", None, {names.REQUEST: request_id, "http.route": "/ws/chat"}):
+                async with asyncio.timeout(self._settings.max_turn_seconds):
+                    await self._answer(ask, line, principal, request_id)
         except ApplianceError as error:
             await self.reject(line, ask.id, principal, request_id, error)
         except asyncio.CancelledError:

@@ -15,6 +15,7 @@ from typing import Final, Generic, TypeVar
 from appliance.contracts.rerank.v1.api import Reranker
 from appliance.contracts.retrieval.v1.api import Passage, SearchQuery, SearchResult
 from appliance.identity.principal import Principal
+from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError, not_found
 from appliance.kit.logging import get_logger
 from appliance.kit.telemetry import span
@@ -55,17 +56,21 @@ class HybridSearch(Generic[VectorIndexT]):
         access = await self._access(query, principal)
         analysed = analyse_query(query.text)
         clock = _Clock()
-        with span("retrieval.search", {"top_k": query.top_k, "spaces": len(access.spaces)}) as current, self._leg.use() as pair:
+        with span("retrieval.search") as current, self._leg.use() as pair:
             knows = pair is not None and analysed.language.value in pair.encoder.languages
             bm25, dense, degraded = await self._legs(query.text, analysed, access, clock, pair if knows else None)
             fused = fuse([lexical_leg(_pairs(bm25)), dense_leg(_pairs(dense), knows_language=knows)])[: self._settings.rerank_depth]
             clock.lap("fuse")
             rows = await self._chunks.passages([hit.chunk_id for hit in fused], access)
             clock.lap("read")
-            ranked = self._ranked(query, analysed, [hit for hit in fused if hit.chunk_id in rows], rows, bm25, dense if knows else [])
+            with span("retrieval.rerank") as reranked:
+                reranked.set_attribute("appliance.candidates", len(rows))
+                ranked = self._ranked(query, analysed, [hit for hit in fused if hit.chunk_id in rows], rows, bm25, dense if knows else [])
             clock.lap("rerank")
-            current.set_attribute("passages", len(ranked))
-            current.set_attribute("sources", [passage.document_id for passage in ranked])
+            if current.is_recording():
+                current.set_attributes({names.KIND: "retriever", "appliance.top_k": query.top_k, "appliance.spaces": len(access.spaces)})
+                current.set_attributes({names.PASSAGES: len(ranked), names.SOURCES: names.distinct(passage.document_id for passage in ranked)})
+                current.set_attribute("appliance.degraded", degraded)
         return SearchResult(tuple(ranked), analysed.language.value, clock.laps, degraded)
 
     async def _access(self, query: SearchQuery, principal: Principal) -> AccessFilter:

@@ -12,11 +12,14 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from opentelemetry.trace import Span
+
 from appliance.contracts.guard.v1.api import OutputScreen
 from appliance.contracts.llm.v1.api import ChatRequest, Finish, ModelEvent, Quotes, Rerouted, Tokens, ToolCalls, Usage
 from appliance.contracts.router.v1.api import ChatEvent, DoneEvent, StepEvent, TokenEvent, ToolCallsEvent
+from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError
-from appliance.kit.telemetry import span
+from appliance.kit.telemetry import exports_content, span
 from services.router import metrics
 from services.router.citations import CitationFilter
 from services.router.fitting import Fewer
@@ -49,12 +52,16 @@ class Answering:
         self._is_data = request.answer_schema is not None  # marks inside its strings are checked where the schema is
         self._first = True
         self._tools = 0
+        self._waited = 0.0
+        self._told: list[str] | None = None  # the answer, when it is to be traced
 
     async def run(self, events: AsyncGenerator[ModelEvent | ToolStep | Fewer, None]) -> AsyncGenerator[ChatEvent, None]:
         """The events for people; ``events`` is closed at the end."""
         called, outcome, meters = time.perf_counter(), "cancelled", self._served.meters
         try:
-            with span("llm.generate", {"model": self._alias, "passages": len(self._request.passages)}) as current:
+            with span("llm.generate") as current:
+                if current.is_recording():
+                    self._trace_question(current)
                 async with aclosing(events):
                     async for event in events:
                         for out in self._on(event):
@@ -64,9 +71,8 @@ class Answering:
                 for out in self._ending():
                     yield out
                 finish = self._finished()
-                current.set_attribute("completion_tokens", finish.usage.completion_tokens)
-                current.set_attribute("prompt_tokens", finish.usage.prompt_tokens)
-                current.set_attribute("cited", len(self._checked.used))
+                if current.is_recording():
+                    self._trace_answer(current, finish)
             outcome = "ok"
         except ApplianceError as exc:
             outcome = exc.code
@@ -101,12 +107,16 @@ class Answering:
 
     def _text(self, pieces: tuple[str, ...]) -> Sequence[ChatEvent]:
         if self._first:
-            self._served.meters.first_token.observe(time.perf_counter() - self._started)
+            waited = time.perf_counter() - self._started
+            self._served.meters.first_token.observe(waited)
+            self._waited = waited
             self._first = False
         if self._screen is not None:
             pieces = self._screen.feed(pieces)
             self._check_data()
         cited = self._sources.new(self._checked.used)
+        if self._told is not None:
+            self._told += pieces
         if not cited:
             return (TokenEvent(pieces),) if pieces else ()
         return [*cited, TokenEvent(pieces)] if pieces else cited
@@ -129,6 +139,8 @@ class Answering:
         if self._screen is not None:
             pieces = (*(self._screen.feed(pieces) if pieces else ()), *self._screen.close())
             self._check_data()
+        if self._told is not None:
+            self._told += pieces
         out: list[ChatEvent] = [TokenEvent(pieces)] if pieces else []
         return [*out, *self._sources.new(self._checked.used)]
 
@@ -137,6 +149,24 @@ class Answering:
         if self._is_data and self._screen is not None and any(finding.action in {"mask", "block"} for finding in self._screen.findings):
             kinds = ", ".join(sorted({finding.kind for finding in self._screen.findings}))
             raise ApplianceError("content_blocked", f"a policy of this box does not let this answer out: {kinds}", hint="ask for less, or without the schema")
+
+    def _trace_question(self, current: Span) -> None:
+        request, schema = self._request, self._request.answer_schema
+        current.set_attributes({**names.of_model("generation", "chat", self._alias, self._served.version), **names.of_options(request.options)})
+        current.set_attributes({names.PASSAGES: len(request.passages), names.SOURCES: names.distinct(one.document_id for one in request.passages)})
+        if schema is not None:
+            current.set_attribute(names.SCHEMA_NAME, schema.name)
+        if exports_content():
+            self._told = []
+            current.set_attribute(names.INPUT, names.messages((one.role, one.content) for one in request.messages))
+
+    def _trace_answer(self, current: Span, finish: Finish) -> None:
+        usage = finish.usage
+        current.set_attributes(names.of_usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, self._served.cost(usage)))
+        current.set_attributes(names.of_answer(self._alias, finish.reason))
+        current.set_attributes({"appliance.cited": len(self._checked.used), "appliance.first_token_seconds": round(self._waited, 6)})
+        if self._told is not None:
+            current.set_attribute(names.OUTPUT, names.messages([("assistant", "".join(self._told))]))
 
     def _finished(self) -> Finish:
         if self._screen is not None and self._screen.blocked:

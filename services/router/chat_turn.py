@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from opentelemetry.trace import Span
+
 from appliance.contracts.guard.v1.api import Screened
 from appliance.contracts.llm.v1.api import ChatRequest, Message, ModelEvent, Usage
 from appliance.contracts.retrieval.v1.api import Retrieval, SearchQuery, SearchResult
@@ -19,6 +21,7 @@ from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, DoneEvent, St
 from appliance.contracts.sgr.v1.api import FormatRequest, FormatResult
 from appliance.contracts.tools.v1.api import Toolbox, ToolContext
 from appliance.identity.principal import Principal
+from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError
 from appliance.kit.telemetry import span
 from appliance.language.query import detect_language
@@ -46,8 +49,20 @@ class ChatRouter:
 
     async def chat(self, turn: ChatTurn, principal: Principal) -> AsyncGenerator[ChatEvent, None]:
         """See the contract."""
+        with span("chat.turn") as current:
+            async with aclosing(self._turn(turn, principal, current)) as events:
+                async for event in events:
+                    if type(event) is DoneEvent and current.is_recording():
+                        current.set_attributes(
+                            {**names.of_answer(event.model, event.finish_reason), "appliance.cached": event.cached, "appliance.refused": event.refused}
+                        )
+                    yield event
+
+    async def _turn(self, turn: ChatTurn, principal: Principal, current: Span) -> AsyncGenerator[ChatEvent, None]:
         started = time.perf_counter()
         plan = await self._planning.plan(turn, principal)
+        if current.is_recording():
+            current.set_attributes(_facts(plan, principal))
         for step in plan.steps:
             yield step
         if plan.unclear is not None:
@@ -56,7 +71,7 @@ class ChatRouter:
             yield TokenEvent((text,))
             yield DoneEvent("stop", Usage(), plan.served.alias, agent=plan.agent.name)
             return
-        with plan.served.hold(), span("chat.turn", {"model": plan.served.alias, "version": plan.served.version, "agent": plan.agent.name}):
+        with plan.served.hold():
             way = self._quoted if self._must_quote(plan) else self._answered
             async with aclosing(way(plan, principal, started)) as events:
                 async for event in events:
@@ -151,8 +166,9 @@ class ChatRouter:
         turn = plan.turn
         with span("chat.retrieve") as current:
             found = await self._retrieval.search(SearchQuery(question_of(turn.messages), turn.spaces, turn.top_k, turn.document_ids), principal)
-            current.set_attribute("passages", len(found.passages))
-            current.set_attribute("documents", ", ".join(dict.fromkeys(passage.document_id for passage in found.passages)))
+            if current.is_recording():
+                current.set_attributes({names.KIND: "retriever", names.PASSAGES: len(found.passages), "appliance.degraded": found.degraded})
+                current.set_attribute(names.SOURCES, names.distinct(passage.document_id for passage in found.passages))
         steps = [StepEvent("search", _search_detail(found))]
         if self._parts.guard is not None and found.passages:
             passages, findings = self._parts.guard.screen_passages(found.passages, plan.scope)
@@ -190,6 +206,20 @@ def _request(plan: Plan, found: SearchResult, principal: Principal, *, grounded:
         [Message("system", prompt), *turn.messages] if prompt else turn.messages, found.passages, grounded, found.language, turn.options, turn.tools, turn.tool_choice, turn.answer_schema,
         affinity=turn.thread_id or f"{principal.subject} {turn.messages[0].content[:_PREFIX_CHARACTERS]}", deadline=turn.deadline,
     )  # fmt: skip
+
+
+def _facts(plan: Plan, principal: Principal) -> dict[str, str]:
+    """What a trace says of the turn as a whole. No tokens: those are on the generations, and would be counted twice."""
+    turn = plan.turn
+    thread = {names.THREAD: turn.thread_id, names.SESSION: turn.thread_id} if turn.thread_id else {}
+    return {
+        **names.of_model("agent", "invoke_agent", plan.served.alias, plan.served.version),
+        **thread,
+        **({names.TASK: turn.task_id} if turn.task_id else {}),
+        names.AGENT: plan.agent.name,
+        names.USER: principal.subject,
+        names.REQUEST: turn.trace_id,
+    }
 
 
 def _check_able(request: ChatRequest, served: ServedModel) -> None:

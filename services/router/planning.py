@@ -16,6 +16,7 @@ from appliance.contracts.router.v1.agents import Agent
 from appliance.contracts.router.v1.api import ChatTurn, StepEvent
 from appliance.contracts.router.v1.routing import Decision
 from appliance.identity.principal import Principal
+from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError, not_found
 from appliance.kit.telemetry import span
 from appliance.language.query import analyse_query, detect_language
@@ -23,6 +24,7 @@ from services.router.parts import DOCUMENTS, Parts
 from services.router.served_model import ServedModel
 
 _ENOUGH_TERMS: Final = 3
+_MOST_TRACED: Final = 32
 _ROLES: Final = frozenset({"user", "tool"})
 
 
@@ -113,8 +115,10 @@ class Planning:
             return (agents.get(DOCUMENTS.name) or DOCUMENTS) if agents is not None else DOCUMENTS, None
         with span("router.classify") as current:
             decision = await intents.decide(turn.messages, detect_language(turn.messages[-1].content), spaces=readable)
-            current.set_attribute("source", decision.source)
-            current.set_attribute("level", decision.level)
+            if current.is_recording():
+                route = decision.route.name if decision.route is not None else ""
+                current.set_attributes({"appliance.route": route, "appliance.route.source": decision.source, "appliance.route.level": decision.level})
+                current.set_attributes({"appliance.route.confidence": float(decision.confidence), "appliance.route.out_of_scope": decision.out_of_scope})
         name = decision.route.agent if decision.route is not None else DOCUMENTS.name
         steps.append(route_step(decision, name))
         agent = (agents.get(name) if agents is not None else None) or DOCUMENTS
@@ -170,9 +174,13 @@ def note_findings(
     parts: Parts, findings: Sequence[Finding], principal: Principal, scope: GuardScope, trace_id: str
 ) -> asyncio.Future[int] | None:
     """The same without waiting, for a turn that is being cancelled; None without a log."""
+    blocked = any(finding.action == "block" for finding in findings)
+    with span("guard.findings") as current:
+        if current.is_recording():
+            found = tuple(f"{one.where} {one.policy}.{one.kind} {one.action} {one.count}" for one in findings)[:_MOST_TRACED]
+            current.set_attributes({names.KIND: "guardrail", "appliance.guard.findings": found, names.OUTCOME: "blocked" if blocked else "ok"})
     if parts.record is None:
         return None
-    blocked = any(finding.action == "block" for finding in findings)
     detail: dict[str, str | int] = {"agent": scope.agent, "spaces": " ".join(scope.spaces)[:500]}
     for finding in findings:
         key = f"{finding.where}.{finding.policy}.{finding.kind}.{finding.action}"

@@ -14,6 +14,7 @@ import msgspec
 from appliance.contracts.retrieval.v1.api import Passage, Retrieval, SearchQuery
 from appliance.contracts.sgr.v1.api import Artefact, FormatRequest, FormatResult, FormatStep
 from appliance.identity.principal import Principal
+from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError, not_found
 from appliance.kit.telemetry import span
 from appliance.schema.gate import admit
@@ -71,7 +72,10 @@ class SchemaGuidedService:
         writer, template = self._writer(request), self._template(request)
         order = await self._order(request, template)
         quotes_only = not writer.model.capabilities.generates
-        with writer.hold(), span("sgr.format", {"model": writer.alias, "schema": order.admitted.digest[:12], "output": request.output}):
+        with writer.hold(), span("sgr.format") as current:
+            if current.is_recording():
+                current.set_attributes(names.of_model("generation", "chat", writer.alias, ""))
+                current.set_attributes({names.SCHEMA: order.admitted.digest[:12], "appliance.output": request.output, "appliance.template": request.template})
             if self._wants_sources(request, principal, quotes_only=quotes_only):
                 order = replace(order, passages=await self._search(request.prompt, request, principal), grounded=True)
                 documents = list(dict.fromkeys(passage.document_name for passage in order.passages))
@@ -94,6 +98,10 @@ class SchemaGuidedService:
                         yield step
             if draft is None:
                 raise ApplianceError("internal", "an order ended without data", hint="see the log")
+            if current.is_recording():
+                usage = draft.usage
+                current.set_attributes(names.of_usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, None))
+                current.set_attributes({"appliance.rounds": draft.rounds, names.SOURCES: names.distinct(one.document_id for one in order.passages)})
             if request.output in {"docx", "pptx"}:
                 yield FormatStep("render", {"template": request.template, "output": request.output})
             yield await self._result(writer, order, draft, template, principal)
@@ -148,7 +156,7 @@ class SchemaGuidedService:
                 return own
             if request.spaces == ():
                 return ()
-            return await self._search(f"{question} {request.prompt}", request, principal)
+            return await self._search(f"{question} {request.prompt}".strip(), request, principal)
 
         return quote(writer.model, order, find)
 
@@ -161,7 +169,7 @@ class SchemaGuidedService:
             text = msgspec.json.encode(draft.data, order="sorted").decode()
         artefact: Artefact | None = None
         if template is not None and request.output in {"docx", "pptx"}:
-            with span("sgr.render", {"template": template.name}):
+            with span("sgr.render", {"appliance.template": template.name}):
                 rendered = await asyncio.to_thread(self._renderer.render, template, draft.data, request.language, draft.citations)
             artefact = await self._artefacts.put(principal.subject, request.thread_id, rendered, draft.citations)
         return FormatResult(
