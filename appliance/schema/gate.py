@@ -95,6 +95,7 @@ def admit(schema: Mapping[str, Any] | bool, *, formats: Formats = "assert", limi
             _kept.move_to_end(key)
             return ready
     own = schema_check.decoded(encoded, "schema_invalid", "the schema", limits.depth)
+    _refuse_costly(own)
     for place in places(own):
         _refuse_unsupported(place, formats)
     admitted = _compiled(own, encoded, formats, limits)
@@ -144,6 +145,13 @@ def _refuse_unsupported(place: Place, formats: Formats) -> None:
             raise refusal(
                 "schema_unsupported", place.pointer, keyword, f"the format {value[:_SHOWN]!r} is not supported; there are {', '.join(PATTERNS)}"
             )
+
+
+def _refuse_costly(own: Any) -> None:
+    try:
+        schema_check.refuse_costly(own)
+    except ApplianceError as exc:
+        raise refusal("schema_unsupported", "", "pattern", f"{exc.message} ({exc.hint})") from exc
 
 
 def _refuse_patterns(place: Place, keyword: str, value: object) -> None:

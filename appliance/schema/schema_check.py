@@ -29,6 +29,8 @@ DIALECTS: Final = {
 LATEST: Final = "https://json-schema.org/draft/2020-12/schema"
 REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 MOST_CHARACTERS_OF_REASON: Final = 200
+LONGEST_READ: Final = 1_001
+"""Of a pattern, for its cost: one that is longer is refused for its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ def _validator_of(content: Any, limits: SchemaLimits, *, formats: bool) -> Any:
 
     from appliance.schema import schema_keywords
 
+    refuse_costly(content)
     keywords: set[str] = set()
     for place in _objects(content):
         keywords |= place.keys()
@@ -153,6 +156,17 @@ def _validator_of(content: Any, limits: SchemaLimits, *, formats: bool) -> Any:
     if wrong is not None:
         raise ApplianceError("task_invalid", f"the schema is not valid at {wrong[0]}: {wrong[1]}", hint="see json-schema.org", path=wrong[0])
     return validator(content, registry=referencing.Registry(), format_checker=schema_keywords.Formats() if formats else None)
+
+
+def refuse_costly(content: Any) -> None:
+    """Raise ``task_invalid`` for patterns that are each within bounds and together are not. To be called before any is compiled."""
+    from appliance.schema.pattern_cost import MOST_OF_ALL, cost_of_pattern, patterns_of
+
+    total = 0
+    for pattern in patterns_of(list(_objects(content))):
+        total += cost_of_pattern(pattern if len(pattern) < LONGEST_READ else "")
+        if total > MOST_OF_ALL:
+            raise ApplianceError("task_invalid", "the patterns of the schema are too large together", hint="use fewer, or plain ranges such as [a-z]")
 
 
 def _dialect(schema: dict[str, Any] | bool) -> str:

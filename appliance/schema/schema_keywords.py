@@ -23,9 +23,13 @@ from pydantic_core import ValidationError as NoMatch
 
 from appliance.kit.errors import ApplianceError
 from appliance.schema.formats import PATTERNS
+from appliance.schema.pattern_cost import MOST_OF_ONE, cost_of_pattern
 
 LONGEST_PATTERN: Final = 1000
 KEPT_PATTERNS: Final = 512
+KEPT_DEAR: Final = 16
+"""Of those that take megabytes."""
+_DEAR: Final = 500
 
 EVOLVED: Final = (
     ("schema", "schema"),
@@ -59,7 +63,6 @@ class Budget:
 current_budget: Final[ContextVar[Budget | None]] = ContextVar("schema_budget", default=None)
 
 
-@lru_cache(maxsize=KEPT_PATTERNS)
 def compiled(pattern: str) -> SchemaValidator:
     """A pattern in linear time. Look-around and back-references are refused.
 
@@ -68,12 +71,28 @@ def compiled(pattern: str) -> SchemaValidator:
     """
     if len(pattern) > LONGEST_PATTERN:
         raise ApplianceError("task_invalid", "a pattern of the schema is too long", hint=f"at most {LONGEST_PATTERN} characters")
+    return _dear(pattern) if _cost(pattern) > _DEAR else _cheap(pattern)
+
+
+_cost: Final = lru_cache(maxsize=KEPT_PATTERNS)(cost_of_pattern)
+
+
+def _compiled(pattern: str) -> SchemaValidator:
+    if _cost(pattern) > MOST_OF_ONE:
+        raise ApplianceError(
+            "task_invalid", f"a pattern of the schema is too large when it is written out: {pattern[:100]!r}",
+            hint="repeat less often, or use maxLength; plain ranges such as [a-z] cost less than \\w and \\p{…}",
+        )  # fmt: skip
     try:
         return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex", strict=True))
     except SchemaError as exc:
         raise ApplianceError(
             "task_invalid", f"a pattern of the schema cannot be used: {pattern[:100]!r}", hint="no look-around and no back-references"
         ) from exc
+
+
+_cheap: Final = lru_cache(maxsize=KEPT_PATTERNS)(_compiled)
+_dear: Final = lru_cache(maxsize=KEPT_DEAR)(_compiled)
 
 
 def matches(pattern: str, text: str) -> bool:
