@@ -72,6 +72,10 @@ class QueryBatches(Generic[Item, Row]):
             return entry[2]  # a thread has taken it meanwhile
         return entry[2]
 
+    def with_limits(self, limits: BatchLimits, wait_seconds: float) -> QueryBatches[Item, Row]:
+        """Another queue before the same threads and the same run: for whoever measures what the limits are worth."""
+        return QueryBatches(self._lanes, self._run, self._length, limits, wait_seconds)
+
     def _next_run(self) -> None:
         """One run over what waits; nothing when another thread's run took it along."""
         taken = self._take()

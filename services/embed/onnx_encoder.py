@@ -138,7 +138,7 @@ class OnnxEncoder:
 
         async def take_turns() -> None:
             for rows in batches:
-                vectors[rows] = await asyncio.wrap_future(self._lanes.bulk(self._run, [tokens[row] for row in rows]))
+                vectors[rows] = await asyncio.wrap_future(self._lanes.bulk(self.run, [tokens[row] for row in rows]))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -153,15 +153,15 @@ class OnnxEncoder:
         tokens = self._pieces.encode(texts)
         rows: list[Vectors] = [np.empty(0, np.float32)] * len(texts)
         for batch in plan_batches([len(ids) for ids in tokens]):
-            for row, vector in zip(batch, self._run([tokens[row] for row in batch]), strict=True):
+            for row, vector in zip(batch, self.run([tokens[row] for row in batch]), strict=True):
                 rows[row] = vector
         return rows
 
     def _guess_tokens(self, text: str) -> int:
         return min(2 + len(text) // CHARACTERS_PER_TOKEN, self._spec.max_context)
 
-    def _run(self, tokens: Sequence[Sequence[int]]) -> Vectors:
-        """One run of the model over ids, padded to the longest."""
+    def run(self, tokens: Sequence[Sequence[int]]) -> Vectors:
+        """One run of the model over ids, padded to the longest; blocking. For whoever measures; callers embed texts."""
         width = max(map(len, tokens))
         ids = np.zeros((len(tokens), width), np.int64)
         mask = np.zeros((len(tokens), width), np.int64)

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from appliance.hub.model_spec import Kind, ModelSpec
 from appliance.hub.model_trust import ModelSigner, ModelTrust
-from appliance.hub.onnx_bert import BertShape, _BertWriter, convert_bert
+from appliance.hub.onnx_bert import BertShape, convert_bert
 from appliance.hub.snapshot_writing import write_snapshot
+from appliance.testing.cross_encoder_onnx import INPUTS, convert_cross_encoder
 from tests.unit import tiny_bert
 
 SHAPE = BertShape(hidden=24, heads=3, layers=2, epsilon=1e-12, positions=32)
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 LETTERS = "abcdefghiklmnoprstuvwxy"
 
 
@@ -38,8 +37,8 @@ def make_hub(folder: Path) -> TinyHub:
     models_: dict[str, tuple[Kind, bytes]] = {
         "tiny": ("embed", convert_bert(tiny_bert.weights(), SHAPE, "fp32")),
         "other": ("embed", convert_bert(tiny_bert.weights(seed=9), SHAPE, "fp32")),
-        "cross": ("rerank", _CrossEncoderWriter(_with_head(1), SHAPE, "fp32").to_bytes()),
-        "two": ("rerank", _CrossEncoderWriter(_with_head(2), SHAPE, "fp32").to_bytes()),
+        "cross": ("rerank", convert_cross_encoder(_with_head(1), SHAPE)),
+        "two": ("rerank", convert_cross_encoder(_with_head(2), SHAPE)),
         "encoder": ("rerank", convert_bert(tiny_bert.weights(), SHAPE, "fp32")),
     }
     specs = {alias: _snapshot(folder / "models", signer, kind, alias, model) for alias, (kind, model) in models_.items()}
@@ -113,32 +112,3 @@ def _with_head(classes: int, seed: int = 1) -> tiny_bert.Tensors:
 def _config(kind: Kind) -> dict[str, Any]:
     head = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
     return {**tiny_bert.CONFIG, "intermediate_size": 96, "type_vocab_size": 2, **(head if kind == "rerank" else {"architectures": ["BertModel"]})}
-
-
-class _CrossEncoderWriter(_BertWriter):
-    """The graph of ``BertForSequenceClassification``: token types are an input, the first token goes through pooler and classifier."""
-
-    def to_bytes(self) -> bytes:
-        graph = self._graph
-        bias = self._attention_bias(graph.op("Cast", ["attention_mask"], to=TensorProto.FLOAT))
-        states = self._embeddings()
-        for number in range(self._shape.layers):
-            states = self._layer(f"encoder.layer.{number}.", states, bias)
-        first = graph.op("Gather", [states, graph.scalar("first", np.int64(0))], axis=1)
-        pooled = graph.op("Tanh", [self._dense("pooler.dense.", first)])
-        weight, shift = self._tensor("classifier.weight"), self._tensor("classifier.bias")
-        product = graph.op("MatMul", [pooled, graph.constant("classifier.weight", weight.T)])
-        graph.op("Add", [product, graph.constant("classifier.bias", shift)], output="logits")
-        inputs = [
-            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in ("input_ids", "attention_mask", "token_type_ids")
-        ]
-        return graph.to_bytes(inputs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", weight.shape[0]])])
-
-    def _embeddings(self) -> str:
-        graph = self._graph
-        words = graph.op("Gather", [graph.constant("words", self._tensor("embeddings.word_embeddings.weight")), "input_ids"])
-        types = graph.op("Gather", [graph.constant("types", self._tensor("embeddings.token_type_embeddings.weight")), "token_type_ids"])
-        zero = graph.constant("axis_0", np.array([0], np.int64))
-        length = graph.op("Shape", ["input_ids"], start=1, end=2)
-        positions = graph.op("Slice", [graph.constant("positions", self._tensor("embeddings.position_embeddings.weight")), zero, length, zero])
-        return self._layer_norm("embeddings.LayerNorm.", graph.op("Add", [graph.op("Add", [words, types]), positions]))
