@@ -1,7 +1,9 @@
 """The appliance home: one folder that holds everything of one box. Owns the names inside it and the lock on it.
 
 ``keys/`` signing keys · ``audit/`` the log · ``box.db`` catalogue, threads · ``identity.db`` users, keys, spaces · ``blobs/`` originals · ``indexes/`` derived data ·
-``nats/`` event log of tasks · ``knowledge/`` what they taught · ``functions/`` Python files with functions of this site · ``models/`` snapshots · ``logs/`` · ``run/`` pid and address while it runs · ``admin.key``, ``admin.password`` first access.
+``nats/`` event log of tasks · ``knowledge/`` what they taught · ``functions/`` Python files with functions of this site · ``models/`` snapshots · ``templates/`` those of this site · ``artefacts/`` documents that were made ·
+``router/`` examples and the trained classifier · ``agents/`` working folders of tool servers · ``logs/`` · ``run/`` pid and address while it runs ·
+``admin.key``, ``admin.password`` first access. What people write: ``models.toml``, ``router.toml``, ``agents.toml``, ``guardrails.toml``, ``quotas.toml``.
 """
 
 from __future__ import annotations
@@ -78,6 +80,16 @@ class Home:
     def indexes(self) -> Path:
         """Text and vector index: derived, may be deleted while the box is down."""
         return self.path / "indexes"
+
+    @property
+    def artefacts(self) -> Path:
+        """Documents that were made, by digest."""
+        return self.path / "artefacts"
+
+    @property
+    def templates(self) -> Path:
+        """Templates of this site."""
+        return self.path / "templates"
 
     @property
     def models(self) -> Path:

@@ -1,10 +1,11 @@
 """Takes a backup of a home, also while its box runs, without stopping it.
 
-What is in it: databases, originals, event log, audit log, keys, models.toml, everything else in the home but what can be made again (indexes, model
-snapshots unless asked for) or belongs to the running process (run, uploads, logs).
+What is in it: databases, originals, documents that were made, event log, audit log, keys, what people write (models.toml, agents.toml …), templates, the
+trained router, approvals, everything else in the home but what can be made again (indexes, model snapshots unless asked for) or belongs to the running process
+(run, uploads, logs).
 
-Why it is consistent: the event log is taken first (``event_log`` says how); the databases are copied by SQLite's own online backup, each at one moment; originals are never changed in place and
-are gathered (hard links) before and after that moment, so whatever a database names is there; the audit log only grows, and is cut at an end
+Why it is consistent: the event log is taken first (``event_log`` says how); the databases are copied by SQLite's own online backup, each at one moment; originals and
+made documents are never changed in place and are gathered (hard links) before and after that moment, so whatever a database names is there; the audit log only grows, and is cut at an end
 that its own lock proves whole. A document that is uploaded and deleted again within the backup may be listed without its original.
 """
 
@@ -36,7 +37,8 @@ Progress = Callable[[str, int], None]
 
 _OF_THE_SITE: Final = "site_history.json"  # how far this site's history was copied; another site has another history
 _MADE_AGAIN: Final = {"indexes", "run", "uploads", "logs"}
-_TAKEN_APART: Final = {"blobs", "audit", event_log.FOLDER}
+_BY_DIGEST: Final = ("blobs", "artefacts")
+_TAKEN_APART: Final = {*_BY_DIGEST, "audit", event_log.FOLDER}
 _KNOWLEDGE: Final = "knowledge"
 _MADE_OF_KNOWLEDGE: Final = {"indexes", "graphs"}
 _DATABASE_SUFFIXES: Final = (".db", ".db-wal", ".db-shm", ".db-journal")
@@ -91,8 +93,8 @@ class _Gathered:
             yield path.relative_to(self._folder).as_posix(), path
 
     def _link_blobs(self) -> None:
-        for blob in self._home.blobs.glob("??/*"):
-            target = self._folder / "blobs" / blob.relative_to(self._home.blobs)
+        for blob in (blob for name in _BY_DIGEST for blob in (self._home.path / name).glob("??/*")):
+            target = self._folder / blob.relative_to(self._home.path)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(blob, target, follow_symlinks=False)  # a link stays one, and the archive takes none

@@ -26,6 +26,7 @@ from appliance.audit.bootstrap import audit_folder, public_key_path
 from appliance.audit.signing import load_public_key
 from appliance.audit.verify import verify_log
 from appliance.cli.audit import fault_text, plural
+from appliance.cli.doctor_services import examine_services
 from appliance.cli.doctor_tasks import examine_tasks
 from appliance.cli.findings import Finding
 from appliance.home import Home
@@ -78,6 +79,7 @@ def examine(home: Home, port: int) -> Iterator[Finding]:
         ("indexes", lambda: _indexes(home)),
         ("tasks", lambda: examine_tasks(home)),
         ("models", lambda: _models(home)),
+        ("services", lambda: examine_services(home)),
         ("audit", lambda: _audit(home)),
         ("ocr", _ocr),
     )

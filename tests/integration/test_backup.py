@@ -55,10 +55,13 @@ def test_a_lost_node_comes_back_from_a_backup_taken_while_it_worked(tmp_path: Pa
         load_demo(client)
         before = ask(client, "When does the supply contract end?", "legal")
         assert "31 March 2027" in before
+        order = {"prompt": "supply contract", "template": "report", "output": "docx", "spaces": ["legal"]}
+        report = client.post("/api/reports", json=order).raise_for_status().json()["artefact"]
+        document = client.get(f"/api/artefacts/{report['id']}/content").raise_for_status().content
         threads = client.get("/api/threads").json()
         late = upload(client, "legal", ("still_being_read.txt", b"The backup is taken while this is on its way. " * 2000))[0]["document"]["id"]
-        report = cli("backup", "-o", str(saved), "--json", home=home)
-        assert report["bytes"] == saved.stat().st_size
+        taken = cli("backup", "-o", str(saved), "--json", home=home)
+        assert taken["bytes"] == saved.stat().st_size
         assert saved.stat().st_mode & 0o077 == 0
     (tmp_path / "audit.pub.pem").write_bytes((home / "keys" / "audit.pub.pem").read_bytes())
     shutil.rmtree(home)
@@ -70,6 +73,7 @@ def test_a_lost_node_comes_back_from_a_backup_taken_while_it_worked(tmp_path: Pa
         settled(client, late)
         assert ask(client, "When does the supply contract end?", "legal") == before
         assert client.get("/api/threads").json() == threads
+        assert client.get(f"/api/artefacts/{report['id']}/content").content == document
         names = {row["name"] for row in client.get("/api/documents", params={"space": "legal"}).json()["data"]}
         assert {"supply_contract.pdf", "still_being_read.txt"} <= names
     assert verify_log(again / "audit", load_public_key(again / "keys" / "audit.pub.pem")).is_whole
@@ -92,6 +96,23 @@ def saved(tmp_path: Path) -> Path:
     (home.path / "models.toml").write_text("schema_version = 1\n")
     take_backup(home, tmp_path / "small.backup")
     return tmp_path / "small.backup"
+
+
+WRITTEN = ("models.toml", "router.toml", "agents.toml", "guardrails.toml", "quotas.toml", "tool_approvals.json", "router/examples.jsonl", "templates/letter.template")
+
+
+def test_what_people_wrote_and_what_was_made_comes_back_and_nothing_half_made(tmp_path: Path) -> None:
+    home = Home(tmp_path / "small")
+    home.create()
+    append_one_record(home)
+    made = (f"artefacts/ab/ab{'0' * 62}", *WRITTEN)
+    for name in (*made, "artefacts/tmp/half"):
+        (home.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (home.path / name).write_text(name)
+    take_backup(home, tmp_path / "small.backup")
+    restored = restore_backup(tmp_path / "small.backup", Home(tmp_path / "again")).home
+    assert {name: (restored / name).read_text() for name in made} == {name: name for name in made}
+    assert not (restored / "artefacts" / "tmp" / "half").exists()
 
 
 def refused(archive: Path, where: Path, **more: object) -> str:

@@ -26,6 +26,7 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
 _ERRORS_ONLY: Final = 1
+_GOES_FIRST: Final = "500"
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -105,6 +106,8 @@ def _give_up_rights(orders: Orders) -> None:
     if os.getppid() != orders.parent:  # the parent died before prctl took effect
         os._exit(0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    with contextlib.suppress(OSError):  # where memory runs out, the model goes before the box, which starts it again
+        Path("/proc/self/oom_score_adj").write_text(_GOES_FIRST)  # before it is undumpable: then the file is root's
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.unshare(_CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWUSER | _CLONE_NEWNET)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
