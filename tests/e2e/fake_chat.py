@@ -55,14 +55,17 @@ class ChatSocket:
             return
         send = self._socket.send_json
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            await send(
-                {
-                    "type": "step",
-                    "id": ask["id"],
-                    "name": "search",
-                    "detail": {"passages": answer.passages, "documents": [], "language": "en", "degraded": []},
-                }
-            )
+            if answer.passages is not None:
+                await send(
+                    {
+                        "type": "step",
+                        "id": ask["id"],
+                        "name": "search",
+                        "detail": {"passages": answer.passages, "documents": [], "language": "en", "degraded": []},
+                    }
+                )
+            for step in answer.steps:
+                await send({"type": "step", "id": ask["id"], **step})
             for piece in answer.pieces():
                 await send({"type": "token", "id": ask["id"], "text": piece})
                 await asyncio.sleep(self._box.token_delay_seconds)
@@ -78,6 +81,8 @@ class ChatSocket:
                     "usage": usage,
                     "model": "default",
                     "refused": answer.refused,
+                    "agent": ask.get("agent") or answer.agent,
+                    "cached": False,
                     "thread_id": thread_id,
                 }
             )

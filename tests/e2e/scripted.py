@@ -126,8 +126,10 @@ class Answer:
 
     text: str = ""
     citations: tuple[Json, ...] = ()
-    passages: int = 5
+    passages: int | None = 5
     refused: bool = False
+    steps: tuple[Json, ...] = ()
+    agent: str = "documents"
     error: str | None = None
 
     def pieces(self) -> Iterator[str]:
@@ -153,10 +155,22 @@ MARKDOWN: Final = (
 _END: Final = _in_contract(1, END_QUOTE, 2, "2. Term")
 _NOTICE: Final = _in_contract(2, "Either party may terminate it with a notice of ninety days.", 2, "2. Term")
 _PRICE: Final = _in_contract(3, "| Box, small | piece | 2.90 |", 3, "3. Prices")
+WAYS: Final = [{"route": "x", "agent": "analyst", "title": "<b>Figures</b>"}, {"route": "y", "agent": "lawyer", "title": "Contracts"}]
+BUSY: Final[tuple[Json, ...]] = (
+    {"name": "route", "detail": {"route": "figures", "agent": "analyst", "confidence": 0.9, "level": "high"}},
+    {"name": "tool", "detail": {"name": "calculator", "round": 1, "code": "", "seconds": 0.1}},
+    {"name": "tool", "detail": {"name": "<i>clock</i>", "round": 1, "code": "", "seconds": 0.1}},
+    {"name": "reroute", "detail": {"model": "spare", "why": "upstream_failed"}},
+    {"name": "guard", "detail": {"findings": []}},
+    {"name": "fit", "detail": {"passages": 2}},
+    {"name": "brand_new", "detail": {"anything": [1]}},
+)
 ANSWERS: Final[tuple[tuple[str, Answer], ...]] = (
     ("hostile", Answer(HOSTILE, (_END,))),
     ("markdown", Answer(MARKDOWN, (_END, _NOTICE))),
     ("moon", Answer("The documents do not say anything about this.", passages=3, refused=True)),
+    ("unclear", Answer("I am not sure what you need.", passages=None, steps=({"name": "ask", "detail": {"options": WAYS}},))),
+    ("busy", Answer("Done.", passages=None, steps=BUSY, agent="analyst")),
     ("broken", Answer(error="upstream_failed")),
     ("forever", Answer("and on " * 400)),
     (

@@ -112,6 +112,31 @@ def test_a_refusal_says_what_to_do(inside: Any) -> None:
     assert answer.locator(".source").count() == 0
 
 
+def test_steps_on_the_way_are_told_and_unknown_ones_keep_their_name(inside: Any) -> None:
+    answer = ask(inside, "busy")
+    assert answer.locator(".step").all_inner_texts() == [
+        "Used a tool: calculator",
+        "Used a tool: <i>clock</i>",
+        "Another model answers: spare",
+        "A policy of the box changed or removed a part",
+        "The model reads 2 passages",
+        "brand_new",
+    ]
+    assert answer.locator(".answer-by").inner_text() == "Answered by: analyst"
+
+
+def test_a_box_that_asks_which_way_offers_buttons_that_ask_again(fake: FakeBox, inside: Any) -> None:
+    page = inside
+    answer = ask(page, "unclear")
+    ways = answer.get_by_role("group", name="What do you mean?").get_by_role("button")
+    assert ways.all_inner_texts() == ["<b>Figures</b>", "Contracts"]
+    assert answer.locator(".step").count() == 0
+    assert "agent" not in fake.asked[-1]
+    ways.nth(1).click()
+    page.locator(".answer-by", has_text="lawyer").wait_for()
+    assert (fake.asked[-1]["text"], fake.asked[-1]["agent"]) == ("unclear", "lawyer")
+
+
 def test_a_failed_turn_shows_message_and_hint_in_the_language_and_can_be_repeated(fake: FakeBox, inside: Any) -> None:
     page = inside
     page.fill("#question", "broken")

@@ -128,10 +128,10 @@ export class ChatSocket extends EventTarget {
   /** One turn: frames `step`, `token`, `citation`, then `done`. `onSent` runs once the question is on its way.
    *
    * Aborting `signal` cancels the turn on the box; the generator then ends with a `done` of reason "cancelled". */
-  async *ask({ text, spaces, threadId, model, topK }, { signal, onSent } = {}) {
+  async *ask({ text, spaces, threadId, model, topK, agent }, { signal, onSent } = {}) {
     await this.#turn?.ended;
     await this.connect();
-    let turn = this.#begin({ text, spaces, thread_id: threadId, model, top_k: topK });
+    let turn = this.#begin({ text, spaces, thread_id: threadId, model, top_k: topK, agent });
     onSent?.();
     const stop = () => this.#cancel(turn);
     signal?.addEventListener("abort", stop);

@@ -7,9 +7,13 @@ import { renderAnswer } from "../render.js";
 import { errorNotice } from "./dialogs.js";
 
 const SPOKEN_LIMIT = 700;
+const MOST_WAYS = 8;
+/** Who answers when nobody else was chosen: not worth a word. */
+const DOCUMENTS = "documents";
 
-/** An empty answer to be fed with frames, or filled at once with `show()`. `onCite(citation, all, opener)`. */
-export function answerView({ onCite, onRetry }) {
+/** An empty answer to be fed with frames, or filled at once with `show()`. `onCite(citation, all, opener)`; `onAgent(name)`
+ * runs when the box asked which way to go and a person chose. */
+export function answerView({ onCite, onRetry, onAgent }) {
   const steps = h("ul", { class: "steps" });
   const content = h("div", { class: "prose" });
   const after = h("div", { class: "answer-after" });
@@ -17,6 +21,8 @@ export function answerView({ onCite, onRetry }) {
     h("h2", { class: "visually-hidden" }, () => t("chat.answer")), steps, content, after);
   const stepRows = new Map();
   let citations = new Map();
+  let ways = [];
+  let searched = false;
   let text = "";
   let frame = 0;
   let running = false;
@@ -40,11 +46,15 @@ export function answerView({ onCite, onRetry }) {
   }
 
   function step({ name, detail }) {
+    if (name === "ask") ways = Array.isArray(detail?.options) ? detail.options.slice(0, MOST_WAYS) : [];
+    if (name === "ask" || name === "route") return; // the buttons say it, and the line below the answer
     const label = () => stepText(name, detail);
     for (const row of stepRows.values()) row.classList.add("finished");
-    const row = stepRows.get(name) || h("li", { class: "step" });
-    stepRows.set(name, row);
-    row.classList.toggle("finished", countOf(detail) !== null);
+    searched ||= name === "search" && detail !== null;
+    const key = name === "tool" ? `tool ${detail?.round} ${detail?.name}` : name;
+    const row = stepRows.get(key) || h("li", { class: "step" });
+    stepRows.set(key, row);
+    row.classList.toggle("finished", countOf(detail) !== null || name === "tool");
     replace(row, icon("check"), h("span", {}, label));
     steps.append(row);
     announce(label());
@@ -58,13 +68,22 @@ export function answerView({ onCite, onRetry }) {
     element.removeAttribute("aria-busy");
   }
 
-  function close({ refused = false, cancelled = false } = {}) {
+  /** The search was only supposed: the answer came without one. */
+  function dropSupposedSearch() {
+    const row = stepRows.get("search");
+    if (row && !searched) row.remove();
+  }
+
+  function close({ refused = false, cancelled = false, agent = "" } = {}) {
     settle();
+    if (!cancelled) dropSupposedSearch();
     const used = ordered();
     replace(after,
       refused ? note(() => t("chat.refused")) : null,
       cancelled ? note(() => t("chat.stopped")) : null,
+      ways.length && !cancelled ? wayButtons(ways, onAgent) : null,
       used.length ? sourceList(used, onCite) : null,
+      agent && agent !== DOCUMENTS ? h("p", { class: "answer-by" }, () => t("chat.agent", { agent })) : null,
       text ? actions(() => text, onRetry) : null);
     announce(spoken(text, used.length, { refused, cancelled }));
   }
@@ -90,7 +109,9 @@ export function answerView({ onCite, onRetry }) {
           drawSoon();
         }
       }
-      if (message.type === "done") close({ refused: message.refused, cancelled: message.finish_reason === "cancelled" });
+      if (message.type === "done") {
+        close({ refused: message.refused, cancelled: message.finish_reason === "cancelled", agent: message.agent });
+      }
     },
     fail(error) {
       settle();
@@ -135,6 +156,13 @@ function sourceList(citations, onCite) {
     h("h3", {}, () => t("sources.heading")), h("ul", {}, citations.map(row)));
 }
 
+/** The ways that the box offers when it does not know which; each asks the question again. */
+function wayButtons(ways, onAgent) {
+  const button = ({ agent, title }) =>
+    h("button", { type: "button", class: "button small", onclick: () => onAgent?.(String(agent)) }, String(title));
+  return h("div", { class: "ways", role: "group", "aria-label": () => t("chat.ways") }, ways.map(button));
+}
+
 function actions(textOf, onRetry) {
   const label = h("span", {}, () => t("chat.copy"));
   const copy = async () => {
@@ -173,7 +201,7 @@ const countOf = (detail) => (Number.isInteger(detail?.passages) ? detail.passage
 function stepText(name, detail) {
   const count = countOf(detail);
   if (count !== null && known(`step.${name}.count`)) return t(`step.${name}.count`, { count });
-  if (known(`step.${name}`)) return t(`step.${name}`);
+  if (known(`step.${name}`)) return t(`step.${name}`, { name: String(detail?.name ?? ""), model: String(detail?.model ?? "") });
   return typeof detail === "string" && detail ? `${name}: ${detail}` : String(name);
 }
 

@@ -35,15 +35,15 @@ export function chatView({ client, library, onCite, onThread, onFiles, onAddDocu
   }
 
   /** Runs one turn; resolves as soon as the question left, rejects when it could not. */
-  function onSend(text) {
+  function onSend(text, agent) {
     return new Promise((sent, refused) => {
       const turn = new AbortController();
-      const options = { text, spaces: library.selection ?? undefined, threadId: threadId ?? "new" };
+      const options = { text, spaces: library.selection ?? undefined, threadId: threadId ?? "new", agent };
       let answer = null;
       const begin = () => {
         sent();
         messages.querySelector(".empty")?.remove();
-        answer = answerView({ onCite, onRetry: () => again(text) });
+        answer = answerView({ onCite, onRetry: () => again(text, agent), onAgent: (chosen) => again(text, chosen) });
         messages.append(questionNode(text), answer.element);
         answer.start({ searching: options.spaces?.length !== 0 });
         running = turn;
@@ -78,8 +78,8 @@ export function chatView({ client, library, onCite, onThread, onFiles, onAddDocu
     onThread(still ? threadId : null, options.text);
   }
 
-  function again(text) {
-    if (!running) onSend(text).catch((error) => messages.append(errorNotice(error)));
+  function again(text, agent) {
+    if (!running) onSend(text, agent).catch((error) => messages.append(errorNotice(error)));
   }
 
   /** Show a stored thread, or a new one for null. */
