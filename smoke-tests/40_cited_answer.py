@@ -1,45 +1,25 @@
 """An own document in, a cited answer out, and no answer where there is no source. Cleans up after itself, and after runs that were killed."""
 
-import re
 import secrets
-import time
-from contextlib import suppress
 from typing import Any
 
-from appliance.smoke.box import SmokeBox, SmokeFailure, expect, shown
+from appliance.smoke.box import SmokeBox, expect, shown
+from appliance.smoke.own_space import add_text, own_space
 
 TITLE = "an answer with a citation that holds, and none without a source"
 SECONDS = 60.0
-_PREFIX = "smoke-"
-_LEFTOVER = re.compile(r"smoke test (\d+)")
-_LEFTOVER_SECONDS = 600
 
 
 def run(box: SmokeBox) -> str:
     """A fact that nobody can know but from the document: a number drawn just now."""
-    _remove_leftovers(box)
-    space, number = f"{_PREFIX}{secrets.token_hex(6)}", f"{secrets.randbelow(9_000_000) + 1_000_000}"
-    box.post("/api/spaces", {"name": space, "title": f"smoke test {int(time.time())}"})
-    try:
-        document = _add(box, space, f"Smoke test\n\nThe inventory number of the calibration bench is {number}.\n\nThe bench stands in hall 4.\n")
+    number = f"{secrets.randbelow(9_000_000) + 1_000_000}"
+    with own_space(box) as space:
+        text = f"Smoke test\n\nThe inventory number of the calibration bench is {number}.\n\nThe bench stands in hall 4.\n"
+        document = add_text(box, space, "bench.txt", text)
         quote = _cited(box, space, document, number)
         refusal = _refused(box, space)
-    finally:
-        box.start_clock(10)  # cleaning up has time of its own
-        box.delete(f"/api/spaces/{space}", force="true")
     expect(box.answer("GET", f"/api/documents/{document}").status_code == 404, "the document outlived its space")
     return f"quoted {shown(quote, 80)!r}; without a source: {shown(refusal, 60)!r}"
-
-
-def _add(box: SmokeBox, space: str, text: str) -> str:
-    taken = box.upload(space, "bench.txt", text.encode())
-    expect(taken["document"], f"the document was refused: {shown(taken)}")
-    identifier = str(taken["document"]["id"])
-    while (document := box.get(f"/api/documents/{identifier}"))["status"] not in {"ready", "failed"}:
-        box.left_seconds()
-        time.sleep(0.02)
-    expect(document["status"] == "ready", f"the document was not read: {shown(document['error'])}")
-    return identifier
 
 
 def _cited(box: SmokeBox, space: str, document: str, number: str) -> str:
@@ -65,11 +45,3 @@ def _refused(box: SmokeBox, space: str) -> str:
 def _ask(box: SmokeBox, space: str, question: str) -> Any:
     body = {"model": "default", "messages": [{"role": "user", "content": question}], "spaces": [space]}
     return box.post("/v1/chat/completions", body)["choices"][0]["message"]
-
-
-def _remove_leftovers(box: SmokeBox) -> None:
-    for space in box.get("/api/spaces")["data"]:
-        made = _LEFTOVER.fullmatch(space["title"])
-        if space["name"].startswith(_PREFIX) and made and time.time() - int(made[1]) > _LEFTOVER_SECONDS:
-            with suppress(SmokeFailure):  # another run may be faster
-                box.delete(f"/api/spaces/{space['name']}", force="true")

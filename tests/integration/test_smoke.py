@@ -99,6 +99,21 @@ def test_the_cited_answer_cleans_up_after_a_failure(smoke_box: SmokeBox, box: Bo
         client.delete("/api/spaces/smoke-signals").raise_for_status()
 
 
+def test_an_answer_that_does_not_keep_to_the_form_fails_by_what_is_wrong(smoke_box: SmokeBox) -> None:
+    class Careless(SmokeBox):
+        def answer(self, method: str, path: str, **options: Any) -> httpx.Response:
+            if path != "/v1/chat/completions":
+                return super().answer(method, path, **options)
+            return httpx.Response(200, json={"choices": [{"message": {"content": '{"number": "12", "place": "hall 4"}'}}]})
+
+    careless = Careless(smoke_box.url, smoke_box.key, smoke_box.home, is_here=True, http=smoke_box.http)
+    (test,) = load_tests(smoke_folder(), ["50_schema"])
+    result = run_one(test, careless)
+    assert result.verdict == "failed"
+    assert "lacks 'owner'" in result.detail
+    assert "not integer" in result.detail
+
+
 def test_an_altered_model_is_named(smoke_box: SmokeBox, tmp_path: Path) -> None:
     (test,) = load_tests(smoke_folder(), ["70_models"])
     home = tmp_path / "home"
