@@ -99,12 +99,12 @@ def check_request(source: ModelSource, request: ImportRequest) -> None:
         raise ApplianceError(
             "invalid_request", f"{request.name!r} is no name for a model", hint="lower-case letters, digits, '.', '-', '_', without -vN at the end"
         )
-    fits = {"llm": ("gguf", "hf", "safetensors"), "embed": ("onnx",), "rerank": ("onnx",)}[request.kind]
+    fits = {"llm": ("gguf", "hf", "safetensors"), "embed": ("onnx", "hf"), "rerank": ("onnx", "hf")}[request.kind]
     if source.form not in fits:
         hint = f"a model of kind {request.kind} comes as {' or '.join(fits)}; convert it on the station"
         raise ApplianceError("model_refused", f"{source.form} weights cannot be a model of kind {request.kind}", hint=hint)
     if request.kind == "embed":
-        for name in ("model.onnx", "tokenizer.json"):
+        for name in ("model.onnx", "tokenizer.json") if source.form == "onnx" else ():
             if name not in source.files:
                 raise refused(name, "is not in the folder; an embedding model has it", "export the model to ONNX with its tokenizer")
         for what, value in (("dimensions", request.dimensions or source.dimensions), ("max-context", request.max_context or source.max_context)):
@@ -190,7 +190,8 @@ def _refuse_twin(hub: Path, path: str, files: Mapping[str, FileEntry], facts: Ma
 
 
 def _facts(source: ModelSource, request: ImportRequest) -> dict[str, str]:
-    engine = {"onnx": "onnx", "gguf": "llama.cpp", "hf": "vllm", "safetensors": "vllm"}[source.form]
+    on_torch = "vllm" if request.kind == "llm" else "sentence-transformers"
+    engine = {"onnx": "onnx", "gguf": "llama.cpp", "hf": on_torch, "safetensors": on_torch}[source.form]
     told: dict[str, Any] = {
         **source.origin,
         "engine": engine,

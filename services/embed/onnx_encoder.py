@@ -22,6 +22,7 @@ from appliance.inference.gathering import QueryBatches
 from appliance.inference.lanes import Lanes
 from appliance.inference.onnx_session import open_session
 from appliance.kit.errors import ApplianceError
+from services.embed.onnx_outputs import INPUTS, Pooling, check_inputs, pooling_of, unit_vectors
 from services.embed.settings import EmbedSettings
 from services.embed.vector_cache import VectorCache
 from services.embed.word_pieces import WordPieces
@@ -35,9 +36,11 @@ QUERY_TEXTS: Final = 16  # a call with more is bulk work, whoever asks; a questi
 class OnnxEncoder:
     """Vectors of (texts, dimensions), float32, unit rows. Thread-safe; usable from any event loop."""
 
-    def __init__(self, spec: ModelSpec, session: Any, pieces: WordPieces, settings: EmbedSettings) -> None:
+    def __init__(self, spec: ModelSpec, session: Any, pieces: WordPieces, settings: EmbedSettings, pooling: Pooling = "mean") -> None:
         self._spec = spec
         self._session = session
+        self._inputs = check_inputs(session)
+        self._pooling = pooling
         self._pieces = pieces
         self._max_texts = settings.max_texts_per_call
         self._cache = VectorCache(settings.query_cache_entries)
@@ -61,11 +64,13 @@ class OnnxEncoder:
         try:
             session = open_session(read_verified(snapshot, MODEL_FILE))
             pieces = WordPieces(read_verified(snapshot, TOKENIZER_FILE), spec.max_context)
+            encoder = cls(spec, session, pieces, settings, pooling_of(snapshot))
+            encoder._check_shape()
         except ApplianceError:
             raise
         except Exception as exc:  # both libraries raise types of their own for bytes they cannot read
             raise ApplianceError("snapshot_altered", f"model snapshot {spec.path} cannot be loaded: {exc}", hint=REPAIR_HINT) from exc
-        return cls(spec, session, pieces, settings)
+        return encoder
 
     @property
     def dimensions(self) -> int:
@@ -163,13 +168,20 @@ class OnnxEncoder:
     def run(self, tokens: Sequence[Sequence[int]]) -> Vectors:
         """One run of the model over ids, padded to the longest; blocking. For whoever measures; callers embed texts."""
         width = max(map(len, tokens))
-        ids = np.zeros((len(tokens), width), np.int64)
-        mask = np.zeros((len(tokens), width), np.int64)
+        given = {name: np.zeros((len(tokens), width), np.int64) for name in INPUTS}
         for row, one in enumerate(tokens):
-            ids[row, : len(one)] = one
-            mask[row, : len(one)] = 1
+            given["input_ids"][row, : len(one)] = one
+            given["attention_mask"][row, : len(one)] = 1
         try:
-            (vectors,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
+            output = self._session.run(None, {name: given[name] for name in self._inputs})[0]
+            return unit_vectors(output, given["attention_mask"], self._pooling, self.dimensions)
         except Exception as exc:  # the runtime raises types of its own, all of them "could not compute"
             raise ApplianceError("unavailable", "the embedding model failed", hint="see the log; free memory may be short", detail=str(exc)) from exc
-        return np.asarray(vectors, np.float32)
+
+    def _check_shape(self) -> None:
+        """One run of two texts: what is no text encoder of these dimensions is refused when it is loaded, not when it is used."""
+        try:
+            self.run(self._pieces.encode(["a", "b c"]))
+        except ApplianceError as failure:
+            self.close()
+            raise ValueError(str(failure.context.get("detail", failure.message))) from failure

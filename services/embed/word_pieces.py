@@ -24,7 +24,7 @@ class WordPieces:
         self.tokenizer_json = tokenizer_json
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._first, self._last = self._special("[CLS]"), self._special("[SEP]")
+        self._first, self._last = self._special("[CLS]", "<s>"), self._special("[SEP]", "</s>")
         self._max_context = max_context
 
     def cut(self, text: str) -> str:
@@ -43,11 +43,12 @@ class WordPieces:
         counted = len(self._tokenizer.encode(encodable(sample), add_special_tokens=False).ids)
         return counted if len(sample) == len(text) else round(counted * len(text) / len(sample))
 
-    def _special(self, token: str) -> int:
-        number = self._tokenizer.token_to_id(token)
-        if number is None:
-            raise ValueError(f"the tokenizer has no {token}")
-        return number
+    def _special(self, *tokens: str) -> int:
+        """The id of the first of ``tokens`` that there is: as BERT names it, as RoBERTa does."""
+        for token in tokens:
+            if (number := self._tokenizer.token_to_id(token)) is not None:
+                return number
+        raise ValueError(f"the tokenizer has no {' or '.join(tokens)}")
 
 
 def cut_text(text: str, max_context: int) -> str:

@@ -92,6 +92,14 @@ def test_an_onnx_folder_becomes_an_embedding_model_with_its_dimensions(tmp_path:
     assert (spec.engine, spec.dimensions, spec.max_context, spec.is_served) == ("onnx", 24, 512, True)
 
 
+def test_a_hugging_face_folder_becomes_an_encoder_or_a_reranker_for_nodes_with_torch(tmp_path: Path) -> None:
+    for kind, dimensions in (("embed", 8), ("rerank", 0)):
+        snapshot = take(tmp_path / "home", write_hf(tmp_path / kind), kind, "bge", languages=("en",))  # type: ignore[arg-type]
+        spec = point_alias(tmp_path / "home", kind, "bge", snapshot.label).after  # type: ignore[arg-type]
+        assert (spec.engine, spec.format, spec.dimensions, spec.max_context) == ("sentence-transformers", "hf", dimensions, 2048)
+        assert load_home_models(tmp_path / "home").get(kind, "bge") == spec  # type: ignore[arg-type]
+
+
 def test_an_embedding_model_whose_size_nobody_says_is_asked_for(tmp_path: Path) -> None:
     (write_onnx(tmp_path / "onnx") / "config.json").unlink()
     assert code_of(lambda: take(tmp_path / "home", tmp_path / "onnx", "embed")) == "invalid_request"
@@ -128,7 +136,9 @@ def test_the_same_files_are_one_snapshot_and_others_the_next_version(tmp_path: P
 
 
 def test_a_kind_takes_only_forms_that_its_engines_read(tmp_path: Path) -> None:
-    assert code_of(lambda: take(tmp_path / "home", write_hf(tmp_path / "hf"), "embed")) == "model_refused"
+    (tmp_path / "x.gguf").write_bytes(gguf())
+    write_hf(tmp_path / "hf")
+    assert code_of(lambda: take(tmp_path / "home", tmp_path / "x.gguf", "embed")) == "model_refused"
     assert code_of(lambda: take(tmp_path / "home", write_onnx(tmp_path / "onnx"), "llm")) == "model_refused"
     assert code_of(lambda: take(tmp_path / "home", tmp_path / "hf", name="../x")) == "invalid_request"
     assert code_of(lambda: take(tmp_path / "home", tmp_path / "hf", name="x-v2")) == "invalid_request"
