@@ -29,12 +29,14 @@ from services.router.answer_cache import AnswerCache
 from services.router.chat_turn import ChatRouter
 from services.router.guard.live_policies import LivePolicies
 from services.router.guard.policy_chain import PolicyGuard
+from services.router.guard.screened_retrieval import ScreenedRetrieval
 from services.router.intents.bootstrap import build_intents
 from services.router.parts import Parts
 from services.router.semantic_cache import SemanticCache
 from services.router.served_model import ServedModel
 from services.sgr.artefacts import OwnedArtefacts
 from services.sgr.rendering.office_renderer import OfficeRenderer
+from services.sgr.screening import DataScreen
 from services.sgr.service import SchemaGuidedService
 from services.sgr.sqlalchemy_artefacts import SqlAlchemyArtefacts
 from services.sgr.templates.folder_catalogue import FolderCatalogue
@@ -89,15 +91,19 @@ async def open_chat_side(
         cache = await _open_cache(stack, settings.cache, retrieval, encoder)
         agents = await stack.enter_async_context(
             open_agents(
-                home.path, settings.agents, audit, retrieval=retrieval.search, documents=retrieval.documents, content=retrieval.documents,
-                store=cache.shared, version=lambda _spaces: retrieval.presence.revision, tasks=tasks, also_allows=guard.policies.allows,
-                screen=lambda text, context: guard.screen_input(text, GuardScope(context.spaces or (), context.agent)),
+                home.path, settings.agents, audit, retrieval=ScreenedRetrieval(retrieval.search, guard, audit, "tools"), documents=retrieval.documents, content=retrieval.documents,
+                store=cache.shared, version=lambda _spaces: f"{retrieval.presence.revision} {guard.version()}", tasks=tasks,
+                also_allows=guard.policies.allows,
+                screen=lambda text, context: guard.screen_input(text, GuardScope(tuple(context.principal.readable(context.spaces)), context.agent)),
             )
         )  # fmt: skip
         store = SqlAlchemyArtefacts(engine, home.path / _ARTEFACTS)
         await store.collect()
         catalogue = FolderCatalogue(home.path / _TEMPLATES)
-        guided = SchemaGuidedService(models.served, retrieval.search, catalogue, OfficeRenderer(catalogue.read), store)
+        guided = SchemaGuidedService(
+            models.served, ScreenedRetrieval(retrieval.search, guard, audit, "reports"), catalogue, OfficeRenderer(catalogue.read), store,
+            screen=DataScreen(guard, audit),
+        )  # fmt: skip
         intents = await asyncio.to_thread(
             build_intents, home.path, encoder, partial(_ask, models.served), identity=lambda: encoder.held.identity
         )  # fmt: skip

@@ -17,7 +17,7 @@ from opentelemetry.trace import Span
 from appliance.contracts.guard.v1.api import Screened
 from appliance.contracts.llm.v1.api import ChatRequest, Message, ModelEvent, Usage
 from appliance.contracts.retrieval.v1.api import Retrieval, SearchQuery, SearchResult
-from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, DoneEvent, StepEvent, TokenEvent
+from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, StepEvent, TokenEvent
 from appliance.contracts.sgr.v1.api import FormatRequest, FormatResult
 from appliance.contracts.tools.v1.api import Toolbox, ToolContext
 from appliance.identity.principal import Principal
@@ -30,6 +30,7 @@ from services.router.answer_key import Asked
 from services.router.answering import Answering
 from services.router.clarifying import clarifying_question
 from services.router.fitting import Fewer, fitting
+from services.router.guarded_answer import GuardedAnswer
 from services.router.parts import Parts
 from services.router.planning import Plan, Planning, guard_step, note_findings, question_of, record_findings
 from services.router.served_model import ServedModel
@@ -114,19 +115,21 @@ class ChatRouter:
             return
         request = _request(plan, found, principal, grounded=grounded)
         _check_able(request, plan.served)
-        screen = None
+        guarded = None
         if self._parts.guard is not None:
-            screen = self._parts.guard.output(replace(plan.scope, markup=request.answer_schema is None), plan.agent.system_prompt)
-        answering = Answering(plan.served, request, screen, plan.agent.name, started)
-        recorded = screen is None
+            guarded = GuardedAnswer(self._parts.guard, plan.scope, plan.agent.system_prompt, is_data=request.answer_schema is not None)
+        answering = Answering(plan.served, request, None if guarded is None else guarded.text, plan.agent.name, started)
+        recorded = guarded is None
         try:
-            async with aclosing(answering.run(self._generated(plan, request, principal))) as events:
+            async with aclosing(answering.run(self._generated(plan, request, principal, guarded))) as events:
                 async for event in events:
+                    if guarded is not None and type(event) is CitationEvent:
+                        event = guarded.quote(event)  # noqa: PLW2901 - as it may go out
                     if type(event) is DoneEvent:
                         recorded = True
-                        if screen is not None and screen.findings:
-                            await record_findings(self._parts, screen.findings, principal, plan.scope, plan.turn.trace_id)
-                            yield guard_step(screen.findings)
+                        if guarded is not None and (findings := guarded.findings):
+                            await record_findings(self._parts, findings, principal, plan.scope, plan.turn.trace_id)
+                            yield guard_step(findings)
                             lookup = None  # who gets it next must leave a record as well
                         if event.model != plan.served.alias:
                             lookup = None  # another model stood in: not what this one would say
@@ -134,14 +137,16 @@ class ChatRouter:
                         await lookup.saw(event)
                     yield event
         finally:
-            if screen is not None and not recorded and screen.findings:  # broken off: what was held back is on record all the same
-                note_findings(self._parts, screen.findings, principal, plan.scope, plan.turn.trace_id)
+            if guarded is not None and not recorded and guarded.findings:  # broken off: what was held back is on record all the same
+                note_findings(self._parts, guarded.findings, principal, plan.scope, plan.turn.trace_id)
 
     def _box_tools(self, plan: Plan) -> Toolbox | None:
         """The toolbox, when this agent may use some of it with this model."""
         return self._parts.toolbox if plan.agent.tools and plan.served.capabilities.tools else None
 
-    def _generated(self, plan: Plan, request: ChatRequest, principal: Principal) -> AsyncGenerator[ModelEvent | ToolStep | Fewer, None]:
+    def _generated(
+        self, plan: Plan, request: ChatRequest, principal: Principal, guarded: GuardedAnswer | None
+    ) -> AsyncGenerator[ModelEvent | ToolStep | Fewer, None]:
         stream = plan.served.model.stream
         if request.answer_schema is not None:
             from appliance.schema.answers import schema_answer  # with it comes a schema library, which a start need not wait for
@@ -152,8 +157,7 @@ class ChatRouter:
             return fitting(stream, request) if request.passages else stream(request)
         turn = plan.turn
         context = ToolContext(principal, plan.agent.name, turn.spaces, turn.thread_id, turn.trace_id, request.deadline)
-        guard, scope = self._parts.guard, plan.scope
-        screen = partial(guard.screen_tool, scope=scope) if guard is not None else Screened
+        screen = Screened if guarded is None else guarded.tool
         return tool_loop(stream, request, toolbox, context, screen, replace(self._parts.loop, rounds=min(self._parts.loop.rounds, plan.agent.max_rounds)))
 
     def _wants_sources(self, plan: Plan, principal: Principal) -> bool:

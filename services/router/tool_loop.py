@@ -181,7 +181,10 @@ class _Turn:
         self._calls += len(allowed)
         found: dict[int, Passage] = {}
         for outcome in await self._toolbox.run(allowed, self._context) if allowed else ():
-            self._known[outcome.call] = self._screened(self._numbered(outcome, found))
+            numbered: dict[int, Passage] = {}
+            screened = self._known[outcome.call] = self._screened(self._numbered(outcome, numbered))
+            if screened.code != "content_blocked":  # what the model may not read it cannot cite
+                found |= numbered
         for call in new[len(allowed) :]:
             self._known[call] = ToolOutcome(call, _TOO_MANY, code="rate_limited")
         outcomes = tuple(self._known[call] for call in calls)

@@ -23,6 +23,7 @@ from services.sgr.generating import generate
 from services.sgr.markdown import markdown
 from services.sgr.ports import ArtefactStore, Renderer, Template, TemplateCatalogue
 from services.sgr.quoting import quote
+from services.sgr.screening import DataScreen
 from services.sgr.writers import ModelDirectory, Writer
 
 _MOST_PROMPT: Final = 20_000
@@ -55,10 +56,12 @@ class SchemaGuidedService:
         renderer: makes documents; called in a thread.
         artefacts: keeps them.
         settings: bounds.
+        screen: of prompts and data; None = nothing is screened.
     """
 
     def __init__(
-        self, models: ModelDirectory, retrieval: Retrieval, catalogue: TemplateCatalogue, renderer: Renderer, artefacts: ArtefactStore, settings: SgrSettings | None = None
+        self, models: ModelDirectory, retrieval: Retrieval, catalogue: TemplateCatalogue, renderer: Renderer, artefacts: ArtefactStore,
+        settings: SgrSettings | None = None, screen: DataScreen | None = None,
     ) -> None:  # fmt: skip
         self._models = models
         self._retrieval = retrieval
@@ -66,10 +69,13 @@ class SchemaGuidedService:
         self._renderer = renderer
         self._artefacts = artefacts
         self._settings = settings or SgrSettings()
+        self._screen = screen
 
     async def format(self, request: FormatRequest, principal: Principal) -> AsyncGenerator[FormatStep | FormatResult, None]:
         """See the contract."""
         writer, template = self._writer(request), self._template(request)
+        if self._screen is not None:
+            request = await self._screen.asked(request, principal)
         order = await self._order(request, template)
         quotes_only = not writer.model.capabilities.generates
         with writer.hold(), span("sgr.format") as current:
@@ -98,6 +104,8 @@ class SchemaGuidedService:
                         yield step
             if draft is None:
                 raise ApplianceError("internal", "an order ended without data", hint="see the log")
+            if self._screen is not None:
+                draft = await self._screen.made(order, draft, principal)
             if current.is_recording():
                 usage = draft.usage
                 current.set_attributes(names.of_usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, None))
