@@ -16,8 +16,13 @@ from appliance.hub.model_spec import ModelCatalog, ModelSpec
 from appliance.kit.errors import ApplianceError
 from appliance.testing.fakes_encoder import HashingEncoder
 from services.allinone.model_cards import CatalogCards
+from services.allinone.reranking import NamedEncoders, NamedRerankers, open_rerankers, reranker_specs
+from services.embed.bootstrap import load_encoder, open_encoders
+from services.embed.settings import EmbedSettings
 from services.gateway.settings import GatewaySettings
+from services.rerank.settings import RerankSettings
 from tests.integration.gateway_bed import LetterEncoder, WordReranker, client_of, open_bed
+from tests.unit.tiny_encoders import make_hub
 
 CATALOG = ModelCatalog(
     (
@@ -121,6 +126,34 @@ async def test_a_model_that_this_node_cannot_run_is_not_listed_and_says_why(tmp_
         cards.card("rerank.gpu")
     assert caught.value.code == "unavailable"
     assert "rerank.gpu" in [card.alias for card in CatalogCards(CATALOG, remote=True).cards()]
+
+
+async def test_the_composed_box_reranks_with_the_built_in_and_with_a_cross_encoder_of_the_hub(tmp_path: Path) -> None:
+    hub = make_hub(tmp_path / "hub")
+    default = ModelSpec("rerank", "default", "lexical")
+    catalog = ModelCatalog((default, hub.specs["cross"], hub.specs["tiny"], hub.specs["other"]))
+    rerankers = open_rerankers(catalog, None, lambda: (hub.hub, hub.trust), RerankSettings())
+    encoders, _ = open_encoders([hub.specs["other"]], lambda spec: load_encoder(spec, hub.hub, EmbedSettings(), hub.trust))
+    changes = {
+        "models": CatalogCards(catalog, ("tiny", "other")),
+        "encoders": NamedEncoders("tiny", LetterEncoder(), encoders),
+        "rerankers": NamedRerankers(rerankers),
+    }
+    async with open_bed(tmp_path, **changes) as bed, client_of(bed) as client:
+        scores = {}
+        for name in ("default", "cross"):
+            answer = (await client.post("/v1/rerank", json={"model": name, "query": "pump ends", "documents": TEXTS})).json()
+            scores[name] = [row["relevance_score"] for row in sorted(answer["results"], key=lambda row: row["index"])]
+        assert scores["default"][1] == max(scores["default"]), "the words of the query are found"
+        assert scores["cross"] != scores["default"]
+        for name, size in (("tiny", 3), ("other", 24)):
+            data = (await client.post("/v1/embeddings", json={"model": name, "input": "pump"})).json()["data"]
+            assert len(data[0]["embedding"]) == size
+        rerankers.take_over(reranker_specs(ModelCatalog((default,))))
+        gone = await client.post("/v1/rerank", json={"model": "cross", "query": "pump", "documents": TEXTS})
+        assert gone.json()["error"]["code"] == "model_not_found"
+    await rerankers.end()
+    await encoders.end()
 
 
 class SlowEncoder(LetterEncoder):
