@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from services.gateway.chat_request import ChatCompletionRequest
 from services.gateway.front import OPEN_PATHS
 from services.gateway.responses_request import ResponseRequest
+from services.gateway.routes_tools import ToolCallByHand, ToolDecision
 from services.gateway.schemas import Error, Ready
 from services.gateway.schemas_tasks import SHOWN
 from services.gateway.wire_schemas import wire_schemas
@@ -22,6 +23,28 @@ _CHAT_EXAMPLES: Final = {
     "cited": {
         "summary": "A question to the documents",
         "value": {"model": "default", "messages": [{"role": "user", "content": "When does the supply contract end?"}], "spaces": ["legal"]},
+    },
+    "tools": {
+        "summary": "A function of the caller's: its calls come back, the caller sends the results",
+        "value": {
+            "model": "default",
+            "messages": [{"role": "user", "content": "How warm is it in Kazan?"}],
+            "tools": [
+                {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}
+            ],
+            "spaces": [],
+        },
+    },
+    "schema": {
+        "summary": "An answer that satisfies a JSON Schema",
+        "value": {
+            "model": "default",
+            "messages": [{"role": "user", "content": "When does the supply contract end?"}],
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "end", "schema": {"type": "object", "properties": {"date": {"type": "string"}}}},
+            },
+        },
     },
     "stream": {
         "summary": "Streamed, with usage, without retrieval",
@@ -75,7 +98,7 @@ _CHAT_ANSWER: Final = {
 }
 _INFO: Final = (
     "Everything the box serves, on one origin. Errors have the OpenAI shape everywhere. `/ws/chat` is a WebSocket with typed messages (docs/api.md): "
-    "`auth`, `ask`, `cancel`, `ping` → `ready`, `step`, `token`, `citation`, `done`, `error`, `pong`. `/ws/events` tells what happens to tasks: "
+    "`auth`, `ask`, `cancel`, `ping` → `ready`, `step`, `token`, `citation`, `tool_calls`, `done`, `error`, `pong`. `/ws/events` tells what happens to tasks: "
     "`auth`, `follow`, `unfollow`, `ping` → `ready`, `following`, `event`, `unfollowed`, `error`, `pong`."
 )
 
@@ -102,7 +125,7 @@ def _make(app: FastAPI) -> dict[str, object]:
         schemas[model.__name__] = schema
     _, chat = msgspec.json.schema_components([ChatCompletionRequest, ResponseRequest], ref_template=_REF)
     schemas.update(chat)
-    schemas.update(wire_schemas(SHOWN))
+    schemas.update(wire_schemas((*SHOWN, ToolCallByHand, ToolDecision)))
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": "access token or sk-… API key"}}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,8 +13,12 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from appliance.testing.fakes_chat_model import ScriptedAnswer
-from tests.integration.gateway_bed import RunningBox, eventually
+from appliance.contracts.router.v1.agents import Agent
+from appliance.testing.fakes_chat_model import ScriptedAnswer, ScriptedChatModel
+from services.router.chat_turn import ChatRouter
+from services.router.parts import Parts
+from services.router.served_model import ServedModel
+from tests.integration.gateway_bed import RunningBox, ShelfOfDocuments, eventually, running_bed
 
 
 @asynccontextmanager
@@ -150,3 +155,34 @@ async def test_a_model_error_is_an_error_message(box: RunningBox) -> None:
     async with talking(box) as socket:
         assert (await turn(socket, text="x"))[-1]["error"]["code"] == "upstream_timeout"
     script(box, ScriptedAnswer())
+
+
+async def test_an_agent_answers_and_is_named_and_one_that_is_not_there_is_told(tmp_path: Path) -> None:
+    model = ScriptedChatModel()
+    desk = OneAgent(Agent("lawyer", system_prompt="Be exact.", retrieval=False))
+    router = ChatRouter({"default": ServedModel("default", model)}, ShelfOfDocuments(tmp_path), Parts(agents=desk))
+    with running_bed(tmp_path, router=router) as box:
+        async with talking(box) as socket:
+            done = (await turn(socket, text="Hi", agent="lawyer"))[-1]
+            assert (done["type"], done["agent"], done["cached"]) == ("done", "lawyer", False)
+            assert (await turn(socket, text="Hi", agent="nobody"))[-1]["error"]["code"] == "not_found"
+            assert (await turn(socket, text="Hi"))[-1]["agent"] == "documents"
+        async with httpx.AsyncClient(base_url=box.url, headers={"authorization": f"Bearer {box.admin_key}"}) as client:
+            body = {"model": "default", "messages": [{"role": "user", "content": "Hi"}], "agent": "lawyer"}
+            assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+            missing = await client.post("/v1/responses", json={"model": "default", "input": "Hi", "agent": "nobody"})
+            assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+    assert [request.messages[0].role for request in model.requests] == ["system", "user", "system"]
+
+
+class OneAgent:
+    """Satisfies ``Agents`` with one."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def get(self, name: str) -> Agent | None:
+        return self._agent if name == self._agent.name else None
+
+    def all(self) -> Sequence[Agent]:
+        return [self._agent]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ from appliance.identity.principal import Principal
 from services.agents.agents_file import AgentsFile
 from services.gateway.api import build_api
 from services.gateway.front import PRINCIPAL
+from services.gateway.openapi import openapi_document
 from services.gateway.routes_tools import ToolDesk, tool_routes
 from tests.unit.agents.tool_bed import ADMIN, TEXT, Probe, RememberingAudit, grants_in, person, tool, toolbox
 
@@ -61,3 +63,12 @@ async def test_a_call_by_hand_waits_for_approval_and_runs_once(desk):
         assert (await http.post("/api/tools/call", json={"name": "foreign", "arguments": {"text": ""}})).json()["code"] == "not_found"
         assert (await http.post("/api/tools/call", json={"name": "x", "agent": "nobody"})).status_code == 404
         assert (await http.post("/api/tools/call", content=b"{")).status_code == 400
+
+
+async def test_the_openapi_document_names_the_bodies(desk):
+    document = openapi_document(build_api([tool_routes(desk)]))()
+    asked = {f"{path} {method}": json.dumps(operation) for path, way in document["paths"].items() for method, operation in way.items()}
+    assert "#/components/schemas/ToolCallByHand" in asked["/api/tools/call post"]
+    assert "#/components/schemas/ToolDecision" in asked["/api/tools/approvals/{approval_id}/decide post"]
+    references = {reference.rsplit("/", 1)[1] for reference in json.dumps(document).split('"') if reference.startswith("#/components/schemas/")}
+    assert references <= set(document["components"]["schemas"])
