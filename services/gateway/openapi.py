@@ -98,7 +98,7 @@ _CHAT_ANSWER: Final = {
 }
 _INFO: Final = (
     "Everything the box serves, on one origin. Errors have the OpenAI shape everywhere. `/ws/chat` is a WebSocket with typed messages (docs/api.md): "
-    "`auth`, `ask`, `cancel`, `ping` → `ready`, `step`, `token`, `citation`, `tool_calls`, `done`, `error`, `pong`. `/ws/events` tells what happens to tasks: "
+    "`auth`, `ask`, `cancel`, `ping` → `ready`, `step`, `token`, `citation`, `done`, `error`, `pong`. `/ws/events` tells what happens to tasks: "
     "`auth`, `follow`, `unfollow`, `ping` → `ready`, `following`, `event`, `unfollowed`, `error`, `pong`."
 )
 

@@ -159,7 +159,7 @@ WAYS: Final = [{"route": "x", "agent": "analyst", "title": "<b>Figures</b>"}, {"
 BUSY: Final[tuple[Json, ...]] = (
     {"name": "route", "detail": {"route": "figures", "agent": "analyst", "confidence": 0.9, "level": "high"}},
     {"name": "tool", "detail": {"name": "calculator", "round": 1, "code": "", "seconds": 0.1}},
-    {"name": "tool", "detail": {"name": "<i>clock</i>", "round": 1, "code": "", "seconds": 0.1}},
+    {"name": "tool", "detail": {"name": "<i>clock</i>", "round": 1, "code": "tool_failed", "seconds": 0.1}},
     {"name": "reroute", "detail": {"model": "spare", "why": "upstream_failed"}},
     {"name": "guard", "detail": {"findings": []}},
     {"name": "fit", "detail": {"passages": 2}},

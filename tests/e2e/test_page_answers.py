@@ -116,7 +116,7 @@ def test_steps_on_the_way_are_told_and_unknown_ones_keep_their_name(inside: Any)
     answer = ask(inside, "busy")
     assert answer.locator(".step").all_inner_texts() == [
         "Used a tool: calculator",
-        "Used a tool: <i>clock</i>",
+        "A tool was not run or failed: <i>clock</i>",
         "Another model answers: spare",
         "A policy of the box changed or removed a part",
         "The model reads 2 passages",

@@ -201,6 +201,7 @@ const countOf = (detail) => (Number.isInteger(detail?.passages) ? detail.passage
 function stepText(name, detail) {
   const count = countOf(detail);
   if (count !== null && known(`step.${name}.count`)) return t(`step.${name}.count`, { count });
+  if (name === "tool" && detail?.code) return t("step.tool.failed", { name: String(detail.name) });
   if (known(`step.${name}`)) return t(`step.${name}`, { name: String(detail?.name ?? ""), model: String(detail?.model ?? "") });
   return typeof detail === "string" && detail ? `${name}: ${detail}` : String(name);
 }
