@@ -14,6 +14,7 @@ told to the model and not checked (the contract of ``AnswerSchema``). Does not o
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -249,11 +250,26 @@ def violations_of(text: str, admitted: AdmittedSchema) -> tuple[Violation, ...]:
 
     try:
         value = decoded(text.encode("utf-8", "replace"), "schema_unsatisfied", "the answer", 64)
+        if (name := _named_twice(text)) is not None:
+            return (Violation("", "", f"an object has the property {name[:100]!r} twice"),)
         return admitted.errors(value)
     except ApplianceError as exc:
         if exc.code != "schema_unsatisfied":
             raise
         return (Violation("", "", exc.message[:200]),)
+
+
+def _named_twice(text: str) -> str | None:
+    """A name that one object has twice: readers of JSON do not agree which value counts, so that what was validated may not be what is read."""
+    twice: list[str] = []
+
+    def look(pairs: list[tuple[str, object]]) -> None:
+        if len({name for name, _ in pairs}) != len(pairs):
+            names_seen: set[str] = set()
+            twice.extend(name for name, _ in pairs if name in names_seen or names_seen.add(name))  # type: ignore[func-returns-value]
+
+    json.loads(text, object_pairs_hook=look, parse_int=str, parse_float=str)  # a number of 5,000 digits is not for Python
+    return twice[0] if twice else None
 
 
 def _sum(a: Usage, b: Usage) -> Usage:

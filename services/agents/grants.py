@@ -5,8 +5,8 @@ these arguments (by digest); a change needs a new one. They stand in one file th
 
 Invariants:
 1. ``take`` returns True at most once per approval, and only after that is on the disk: an effect is never done twice, also across a restart.
-2. Only a person decides: the caller (signed in, not by a key) or an administrator; where ``approver`` is ``admin``, only an administrator, and not about
-   their own call.
+2. Only a person who is signed in decides, never a key, not even an administrator's: the caller or an administrator; where ``approver`` is ``admin``, only
+   an administrator, and not about their own call.
 3. At most :data:`MOST_WAITING` requests wait per caller; each expires.
 """
 
@@ -75,7 +75,7 @@ class Grants:
             now = self._clock()
             asked = ToolApproval(
                 id=f"ta_{secrets.token_hex(12)}", account=principal.account, subject=principal.subject, tool=tool, digest=digest,
-                arguments=arguments[:_SHOWN_CHARACTERS], approver=approver, requested_at=now, expires_at=now + EXPIRES_SECONDS, thread_id=thread_id,
+                arguments=_shown(arguments), approver=approver, requested_at=now, expires_at=now + EXPIRES_SECONDS, thread_id=thread_id,
             )  # fmt: skip
             await self._store(asked)
             return asked
@@ -135,9 +135,17 @@ class Grants:
 
 
 def _may_decide(principal: Principal, one: ToolApproval) -> bool:
+    if principal.kind != "user":
+        return False
     if one.approver == "admin":
         return principal.is_admin and principal.account != one.account
-    return principal.is_admin or (principal.kind == "user" and principal.account == one.account)
+    return principal.is_admin or principal.account == one.account
+
+
+def _shown(arguments: str) -> str:
+    """What people decide about; that there is more than they see must be seen."""
+    hidden = len(arguments) - _SHOWN_CHARACTERS
+    return arguments if hidden <= 0 else f"{arguments[:_SHOWN_CHARACTERS]}… ({hidden:,} more characters are not shown)"
 
 
 def _read(file: Path) -> list[ToolApproval]:

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from appliance.contracts.llm.v1.api import Message, ToolCall
-from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, Router, TokenEvent, ToolCallsEvent
+from appliance.contracts.llm.v1.api import Message, ToolCall, Usage
+from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, Router, StepEvent, TokenEvent, ToolCallsEvent
 from appliance.identity.principal import Principal
 from appliance.kit.errors import not_found
 from services.gateway.asgi import Header
@@ -24,6 +24,7 @@ from services.gateway.usage import Billed, UsageAccounts, counted_space
 NEW_THREAD: Final = "new"
 _TITLE_CHARACTERS: Final = 80
 _HISTORY_MESSAGES: Final = 40
+_CHARACTERS_PER_TOKEN: Final = 4
 
 
 @dataclass(slots=True)
@@ -92,8 +93,12 @@ class Conversation:
         return replace(turn, thread_id=thread_id), history
 
     async def run(self, turn: ChatTurn, principal: Principal, answer: Answer) -> AsyncGenerator[ChatEvent, None]:
-        """Events of the turn; ``answer`` fills as they pass. Thread and accounts are settled before ``DoneEvent`` comes out."""
+        """Events of the turn; ``answer`` fills as they pass. Thread and accounts are settled before ``DoneEvent`` comes out.
+
+        A turn that is broken off after its first words is counted by estimate: leaving before the end must not be free.
+        """
         events = self._router.chat(turn, principal)
+        is_replay = False
         try:
             async for event in events:
                 if isinstance(event, TokenEvent):
@@ -104,19 +109,31 @@ class Conversation:
                     answer.calls = event.calls
                 elif isinstance(event, DoneEvent):
                     await self._settle(turn, principal, answer, event)
+                elif isinstance(event, StepEvent) and event.name == "cache":
+                    is_replay = True
                 yield event
         finally:
+            if answer.done is None and answer.pieces and not is_replay:
+                self._count(turn, principal, turn.model, estimated_usage(turn.messages, len(answer.pieces)))
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
 
     async def _settle(self, turn: ChatTurn, principal: Principal, answer: Answer, done: DoneEvent) -> None:
         answer.done = done
-        billed = Billed(principal.subject, principal.account, done.model, counted_space(turn.spaces), turn.thread_id, turn.task_id)
-        self._usage.count(principal.subject, done.usage, billed, cached=done.cached, tool_calls=done.tool_calls)
+        self._count(turn, principal, done.model, done.usage, cached=done.cached, tool_calls=done.tool_calls)
         if answer.thread_id is not None and not answer.calls:  # calls are no answer yet: the caller comes back with results
             question = _question(turn.messages)
             await self._threads.add_turn(principal.subject, answer.thread_id, question, answer.text, answer.citations, turn.model)
             await self._door.record(principal.subject, "thread.add_turn", f"thread:{answer.thread_id}", DONE, turn.trace_id, {})
+
+    def _count(self, turn: ChatTurn, principal: Principal, model: str, usage: Usage, *, cached: bool = False, tool_calls: int = 0) -> None:
+        billed = Billed(principal.subject, principal.account, model, counted_space(turn.spaces), turn.thread_id, turn.task_id)
+        self._usage.count(principal.subject, usage, billed, cached=cached, tool_calls=tool_calls)
+
+
+def estimated_usage(messages: Sequence[Message], pieces: int) -> Usage:
+    """Of an answer whose end, with the model's own figures, never came: a piece is a token, and four characters of the conversation are one."""
+    return Usage(sum(len(message.content) for message in messages) // _CHARACTERS_PER_TOKEN, pieces)
 
 
 def _question(messages: Sequence[Message]) -> str:

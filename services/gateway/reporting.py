@@ -9,10 +9,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
+from appliance.contracts.llm.v1.api import Message
 from appliance.contracts.sgr.v1.api import FormatRequest, FormatResult, FormatStep, SchemaGuided
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
 from services.gateway.authority import Again, AuthorityWatch
+from services.gateway.conversation import estimated_usage
 from services.gateway.ports import Dependencies
 from services.gateway.usage import Billed, UsageAccounts, counted_space
 
@@ -51,20 +53,26 @@ class Reporting:
             self._box.quotas.check(caller, request.spaces)
         thread_id, made = await self._thread(request, caller)
         request = replace(request, thread_id=thread_id)
-        finished = False
+        finished = generating = False
         try:
-            async for event in self._events(request, caller, again):
-                if isinstance(event, FormatResult):
-                    billed = Billed(caller.subject, caller.account, event.model or request.model, counted_space(request.spaces), thread_id)
-                    self._accounts.count(caller.subject, event.usage, billed)
-                    if thread_id:
-                        cited = [one for one in event.citations if one.space]  # a draft of the caller's own is in no space
-                        await self._box.threads.add_turn(caller.subject, thread_id, request.prompt, _said(event), cited, request.model)
-                    finished = True
-                    yield Finished(event, thread_id)
-                else:
-                    yield event
+            async with aclosing(self._events(request, caller, again)) as events:
+                async for event in events:
+                    if isinstance(event, FormatResult):
+                        billed = Billed(caller.subject, caller.account, event.model or request.model, counted_space(request.spaces), thread_id)
+                        self._accounts.count(caller.subject, event.usage, billed)
+                        if thread_id:
+                            cited = [one for one in event.citations if one.space]  # a draft of the caller's own is in no space
+                            await self._box.threads.add_turn(caller.subject, thread_id, request.prompt, _said(event), cited, request.model)
+                        finished = True
+                        yield Finished(event, thread_id)
+                    else:
+                        generating = generating or event.name == "generate"
+                        yield event
         finally:
+            if generating and not finished:  # nobody says what the rounds cost; that there was a request is known
+                billed = Billed(caller.subject, caller.account, request.model, counted_space(request.spaces), thread_id)
+                asked = [Message("user", request.prompt), Message("user", request.draft)]
+                self._accounts.count(caller.subject, estimated_usage(asked, 0), billed)
             if made and not finished:
                 await asyncio.shield(self._box.threads.delete(caller.subject, thread_id))
 

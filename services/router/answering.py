@@ -52,6 +52,7 @@ class Answering:
         self._is_data = request.answer_schema is not None  # marks inside its strings are checked where the schema is
         self._first = True
         self._tools = 0
+        self._pieces = 0
         self._waited = 0.0
         self._told: list[str] | None = None  # the answer, when it is to be traced
 
@@ -85,6 +86,7 @@ class Answering:
 
     def _on(self, event: ModelEvent | ToolStep | Fewer) -> Sequence[ChatEvent]:
         if isinstance(event, Tokens):
+            self._pieces += len(event.pieces)
             checked = self._checked.feed(event.pieces)  # in data too: it knows what is cited
             return self._text(event.pieces if self._is_data else checked)
         if isinstance(event, Quotes):
@@ -170,7 +172,7 @@ class Answering:
 
     def _finished(self) -> Finish:
         if self._screen is not None and self._screen.blocked:
-            return Finish("content_filter", self._finish.usage if self._finish else Usage())
+            return Finish("content_filter", self._finish.usage if self._finish else Usage(completion_tokens=self._pieces))
         if self._finish is None:
             raise ApplianceError("upstream_failed", "the model ended without finishing", hint="check the model server")
         return self._finish

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from appliance.kit.errors import ApplianceError
+from appliance.schema.answers import violations_of
 from appliance.schema.gate import admit
 from appliance.schema.pattern_cost import MOST_OF_ALL, MOST_OF_ONE, cost_of_pattern
 from appliance.schema.schema_check import SchemaChecker
@@ -40,3 +41,21 @@ def test_a_pattern_that_is_large_when_written_out_is_refused(pattern: str) -> No
 def test_patterns_of_daily_life_are_admitted(pattern: str) -> None:
     assert cost_of_pattern(pattern) <= MOST_OF_ONE < MOST_OF_ALL
     admit({"type": "string", "pattern": pattern})
+
+
+@pytest.mark.parametrize("text", ['{"a":"<script>","a":1}', '{"a":1,"b":{"c":1,"c":2}}', '{"a":1,"\\u0061":2}'])
+def test_an_answer_that_says_two_things_under_one_name_satisfies_nothing(text: str) -> None:
+    """The last value was validated; a reader that takes the first got something else."""
+    (wrong,) = violations_of(text, admit({"type": "object", "properties": {"a": {"type": "integer"}}}))
+    assert "twice" in wrong.reason
+
+
+def test_one_name_in_two_objects_is_no_contradiction() -> None:
+    assert violations_of('{"a":1,"b":[{"a":2},{"a":2}]}', admit({"type": "object"})) == ()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":' + "9" * 5_000 + "}", '{"a":1e400}', '{"a":NaN}', '{"a":Infinity}', '{"a":-Infinity}', '{"a":' + "[" * 100_000 + "}"]
+)
+def test_numbers_and_depths_that_no_reader_agrees_on_are_errors_and_no_crashes(text: str) -> None:
+    assert violations_of(text, admit({"type": "object", "properties": {"a": {"type": "integer", "maximum": 2**63}}}))
