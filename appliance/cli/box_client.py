@@ -122,6 +122,13 @@ def box_client(*, key: str | None = None) -> Iterator[BoxClient]:
     Raises:
         ApplianceError: ``unavailable`` when no box runs, ``unauthenticated`` when there is no key.
     """
+    url, headers = box_address(key=key)
+    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False) as http:
+        yield BoxClient(http)
+
+
+def box_address(*, key: str | None = None) -> tuple[str, dict[str, str]]:
+    """Where the box is, and the headers that let the caller in; raises as :func:`box_client`."""
     home = Home.default()
     url = os.environ.get(URL_VARIABLE)
     if url is None:
@@ -129,9 +136,7 @@ def box_client(*, key: str | None = None) -> Iterator[BoxClient]:
         if running is None:
             raise ApplianceError("unavailable", f"no box serves {home.path}", hint="start it with: appliance up --detach (or set APPLIANCE_HOME)")
         url = running.url
-    headers = {"authorization": f"Bearer {key or os.environ.get(KEY_VARIABLE) or _admin_key(home)}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False) as http:
-        yield BoxClient(http)
+    return url, {"authorization": f"Bearer {key or os.environ.get(KEY_VARIABLE) or _admin_key(home)}"}
 
 
 def _admin_key(home: Home) -> str:

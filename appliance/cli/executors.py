@@ -11,10 +11,11 @@ import typer
 from appliance.cli.box_client import box_client
 from appliance.cli.tasks_view import moment, shown
 from appliance.identity.console import print_rows, say
+from appliance.kit.errors import ApplianceError
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Executors: list, drain, disable, enable.\n\nExamples: appliance executors list · appliance executors drain agent-7",
+    help="Executors: list, show, drain, disable, enable.\n\nExamples: appliance executors list · appliance executors drain agent-7",
 )
 JsonFlag = Annotated[bool, typer.Option("--json", help="JSON on stdout, one value a line.")]
 ExecutorArgument = Annotated[str, typer.Argument(help="Id of the executor.")]
@@ -47,6 +48,42 @@ def list_executors(*, as_json: JsonFlag = False) -> None:
         for one in found
     ]
     print_rows(rows, as_json=False)
+
+
+@app.command("show")
+def show(executor: ExecutorArgument, *, as_json: JsonFlag = False) -> None:
+    """Everything about one executor: what it takes, how fast it says it is, what the box has seen of it.
+
+    Example: `appliance executors show local_llm@box`
+    """
+    with box_client() as box:
+        found = next((one for one in box.get("/api/executors")["data"] if one["id"] == executor), None)
+    if found is None:
+        raise ApplianceError("not_found", f"no executor {executor!r}", hint="see: appliance executors list")
+    if as_json:
+        print(orjson.dumps(found).decode())
+        return
+    says, seen = found["capabilities"]["performanceProfile"], found["performanceMetrics"]
+    facts = {
+        "id": found["id"],
+        "type": found["type"],
+        "status": found["status"],
+        "version": shown(found["version"]),
+        "load": f"{found['currentLoad']}/{found['maxLoad']}",
+        "takes": shown(", ".join(found["capabilities"]["supportedTaskTypes"])),
+        "context window": found["capabilities"]["contextWindowSize"] or "not stated",
+        "seconds a task, measured": _figure(says["averageLatency"]),
+        "tasks a second, measured": _figure(says["throughput"]),
+        "cost a task, by prices": _figure(says["costPerTask"]),
+        "completed, failed": f"{seen['completed']}, {seen['failed']}",
+        "seconds a task, seen": _figure(seen["averageLatency"]),
+    }
+    for name, value in facts.items():
+        print(f"{name:<26}{value}")
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}" if value else "not known"
 
 
 @app.command("drain")

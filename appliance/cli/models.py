@@ -14,9 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from appliance.cli import models_bring, models_keep, models_serve
+from appliance.cli import models_bench, models_bring, models_keep, models_serve
 from appliance.home import Home
 from appliance.hub.collecting import Candidate, collect, read_pins
+from appliance.hub.executor_profile import read_profile
 from appliance.hub.model_spec import KINDS, ModelCatalog, ModelSpec
 from appliance.hub.model_trust import ModelTrust, open_signed
 from appliance.hub.models_toml import load_home_models
@@ -29,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, help="Models of this box: bring them in,
 models_bring.register(app)
 models_keep.register(app)
 models_serve.register(app)
+models_bench.register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Alias = Annotated[str, typer.Argument(help="Alias, or kind.alias where two kinds share one.")]
@@ -56,14 +58,14 @@ def list_models(
     if snapshots:
         _list_snapshots(home, as_json=as_json)
         return
-    rows = [_row(spec, _state(home, spec, full=False)) for spec in _catalog(home).specs]
+    rows = [_row(spec, _state(home, spec, full=False)) | _measured(home, spec) for spec in _catalog(home).specs]
     if as_json:
         print(json.dumps({"data": rows}, ensure_ascii=False, indent=2))
         return
-    table = Table("kind", "alias", "engine", "languages", "max context", "dimensions", "state")
+    table = Table("kind", "alias", "engine", "languages", "max context", "dimensions", "state", "measured")
     for row in rows:
         languages = ", ".join(row["languages"]) or "any"
-        table.add_row(row["kind"], row["alias"], row["engine"], languages, str(row["max_context"] or ""), str(row["dimensions"] or ""), row["state"])
+        table.add_row(row["kind"], row["alias"], row["engine"], languages, str(row["max_context"] or ""), str(row["dimensions"] or ""), row["state"], row["measured"])
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -75,7 +77,7 @@ def show_model(alias: Alias, as_json: Json = False) -> None:
     """
     home = Home.default()
     for spec in _named(_catalog(home), alias):
-        row = _row(spec, _state(home, spec, full=False))
+        row = _row(spec, _state(home, spec, full=False)) | _measured(home, spec)
         if as_json:
             print(json.dumps(row, ensure_ascii=False, indent=2))
             continue
@@ -142,6 +144,12 @@ def _state(home: Home, spec: ModelSpec, *, full: bool) -> SnapshotState:
     except ApplianceError as problem:
         return SnapshotState(problem.code, problem.message, problem.hint)
     return SnapshotState("ok")
+
+
+def _measured(home: Home, spec: ModelSpec) -> dict[str, str]:
+    """What `appliance models bench` found of this version."""
+    profile = read_profile(home.models, spec)
+    return {"measured": "", "measured_at": ""} if profile is None else {"measured": profile.summary, "measured_at": profile.measured_at}
 
 
 def _row(spec: ModelSpec, state: SnapshotState) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from appliance.audit.log import AuditLog
 from appliance.audit.signing import load_or_create_key
 from appliance.contracts.embed.v1.api import Encoder
 from appliance.home import Home
+from appliance.hub.executor_profile import ProfileShelf
 from appliance.hub.model_spec import ModelCatalog, ModelSpec
 from appliance.hub.model_trust import ModelTrust
 from appliance.hub.models_toml import FILE_NAME, load_home_models
@@ -152,7 +153,7 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
     for task in watching.values():
         stack.push_async_callback(_end, task)
     accounts = await stack.enter_async_context(open_task_accounts(SqlAlchemyUsage(engine), settings.gateway.usage_flush_seconds, models.cards))
-    task_models = TaskModels(models, retrieval.search, settings.tasks.executors, task_counter(accounts, lambda: models.catalog))
+    task_models = TaskModels(models, retrieval.search, settings.tasks.executors, task_counter(accounts, lambda: models.catalog), ProfileShelf(home.models))
     side = await stack.enter_async_context(
         open_task_side(home, settings.tasks, identity, audit, encoder, held.identity if held.problem is None else "", task_models.executors)
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from appliance.contracts.orchestrator.v1.values import Task
+from appliance.contracts.orchestrator.v1.values import PerformanceProfile, Task
 from appliance.contracts.retrieval.v1.api import Passage, Retrieval, SearchQuery
+from appliance.hub.executor_profile import ProfileShelf
 from appliance.identity.principal import Principal, SpaceRole
 from appliance.kit.errors import ApplianceError
 from services.allinone.live_models import LiveModels
@@ -33,15 +34,18 @@ class TaskModels:
         retrieval: where the reader finds its passages.
         settings: of the executors.
         counted: told the metrics of each attempt (``task_accounts``).
+        profiles: what was measured of models.
     """
 
     def __init__(
-        self, models: LiveModels, retrieval: Retrieval, settings: ExecutorSettings, counted: Callable[[Task, Mapping[str, object]], None]
-    ) -> None:
+        self, models: LiveModels, retrieval: Retrieval, settings: ExecutorSettings, counted: Callable[[Task, Mapping[str, object]], None],
+        profiles: ProfileShelf,
+    ) -> None:  # fmt: skip
         self._models = models
         self._retrieval = retrieval
         self._settings = settings
         self._counted = counted
+        self._profiles = profiles
 
     def executors(self, functions: AlgorithmicExecutor) -> tuple[ExecutorAdapter, ...]:
         """Those of this box; the analyser shares the workers of ``functions``."""
@@ -55,7 +59,12 @@ class TaskModels:
         if served is None or spec is None:
             raise ApplianceError("model_not_found", "this box has no chat model", hint="add [llm.default] to models.toml")
         version = f"sha256:{spec.digest[:12]}" if spec.digest else spec.endpoint
-        return CurrentModel(spec.model or spec.alias, served.model, version or spec.engine, served.hold, self._find if served.grounded_only else None)
+        measured = self._profiles.of(spec)
+        return CurrentModel(
+            spec.model or spec.alias, served.model, version or spec.engine, served.hold, self._find if served.grounded_only else None,
+            PerformanceProfile() if measured is None else measured.performance,
+            spec.max_context if measured is None else measured.effective_context or spec.max_context,
+        )  # fmt: skip
 
     async def _find(self, question: str, space: str) -> Sequence[Passage]:
         reader = Principal(_READER, "service", spaces={space: SpaceRole.READER})

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from appliance.contracts.llm.v1.api import ChatModel, ChatRequest, Finish, Message, ModelEvent, Tokens, Usage
-from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorType, Task
+from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorType, PerformanceProfile, Task
 from appliance.kit.errors import ApplianceError
 from appliance.language.query import detect_language
 from appliance.schema.schema_check import SchemaChecker
@@ -53,6 +53,8 @@ class CurrentModel:
         version: which one exactly, for the history of a task.
         hold: keeps it open for the length of an attempt, whatever is in force by then.
         find: passages for a model that can do nothing without documents; None for one that can.
+        profile: how fast it was when it was measured.
+        context_tokens: what it takes at once; 0 = not known, then what the settings say.
     """
 
     name: str
@@ -60,6 +62,8 @@ class CurrentModel:
     version: str = ""
     hold: Callable[[], AbstractContextManager[None]] = nullcontext
     find: FindPassages | None = None
+    profile: PerformanceProfile = PerformanceProfile()  # noqa: RUF009 - frozen
+    context_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -125,10 +129,11 @@ class LocalLlmExecutor:
 
     def capabilities(self) -> ExecutorCapabilities:
         """Task types of the settings; of those only what the model in force can do."""
-        types = self._settings.llm_task_types
-        if self._current().find is not None:
+        types, current = self._settings.llm_task_types, self._current()
+        if current.find is not None:
             types = tuple(one for one in types if one in TASK_TYPES)
-        return ExecutorCapabilities(supported_task_types=types, context_window_size=self._settings.llm_context_tokens)
+        window = current.context_tokens or self._settings.llm_context_tokens
+        return ExecutorCapabilities(supported_task_types=types, context_window_size=window, performance_profile=current.profile)
 
     def models(self) -> tuple[str, ...]:
         """What a claim made now would work with, for its history."""
