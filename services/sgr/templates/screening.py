@@ -47,6 +47,8 @@ def screen(package: Package) -> None:
     for name in package.parts:
         if name == TYPES:
             continue
+        if name.lower().endswith(".rels") and not name.endswith(".rels"):  # Office finds parts without regard to case
+            raise invalid("a part has a name that Office does not write", name)
         kind = types.get(name, "").lower()
         if not kind:
             raise invalid("a part has no content type", name)

@@ -10,8 +10,8 @@ from typing import Final
 
 from services.sgr.templates.expressions import Filter
 
-# what XML 1.0 does not allow (production 2), and the two that would reorder text around them unseen
-_NO_CHARACTER: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u202d\u202e]")
+# what XML 1.0 does not allow (production 2), and what reorders text around it unseen (Unicode UAX #9, explicit formatting)
+_NO_CHARACTER: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u202a-\u202e\u2066-\u2069]")
 _MONTHS: Final = {
     "en": "January February March April May June July August September October November December",
     "ru": "января февраля марта апреля мая июня июля августа сентября октября ноября декабря",
