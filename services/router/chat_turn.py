@@ -66,6 +66,7 @@ class ChatRouter:
             current.set_attributes(_facts(plan, principal))
         for step in plan.steps:
             yield step
+        _check_tools(plan)
         if plan.unclear is not None:
             text, options = clarifying_question(plan.unclear, detect_language(turn.messages[-1].content))
             yield options
@@ -226,10 +227,14 @@ def _facts(plan: Plan, principal: Principal) -> dict[str, str]:
     }
 
 
+def _check_tools(plan: Plan) -> None:
+    """Before anything is searched for: the caller's tools are refused by a model without them, never ignored."""
+    if plan.turn.tools and not plan.served.capabilities.tools:
+        raise ApplianceError("invalid_request", f"model {plan.served.alias!r} takes no tools", hint="name a model that does", param="tools")
+
+
 def _check_able(request: ChatRequest, served: ServedModel) -> None:
     """What a model cannot do is refused, never ignored."""
-    if request.tools and not served.capabilities.tools:
-        raise ApplianceError("invalid_request", f"model {served.alias!r} takes no tools", hint="name a model that does", param="tools")
     if request.answer_schema is not None and not served.capabilities.generates:
         hint = "name a model that writes text of its own: GET /v1/models"
         raise ApplianceError("schema_unsupported", f"model {served.alias!r} only quotes; it fills no schema here", hint=hint, param="response_format")

@@ -184,3 +184,18 @@ async def test_a_foreign_space_and_an_unknown_agent_look_absent() -> None:
     for changes in ({"spaces": ("secret",)}, {"agent": "nobody"}):
         with pytest.raises(ApplianceError, match="not_found"):
             await answered(router(says("x")), "hello", principal=ANNA, **changes)
+
+
+async def test_tools_are_refused_by_a_model_that_only_quotes_also_when_it_would_fill_a_schema() -> None:
+    class Unasked:
+        def format(self, *_: object):
+            raise AssertionError("nothing is to be quoted")
+
+    shelf = Shelf(passage(1, "Due in May."))
+    reader = ScriptedChatModel(capabilities=Capabilities(generates=False))
+    for schema in (None, SCHEMA):
+        with pytest.raises(ApplianceError, match="takes no tools") as refused:
+            await answered(router(reader, shelf, Parts(schema_guided=Unasked())), "When?", tools=(ToolSpec("clock"),), answer_schema=schema)
+        assert (refused.value.code, refused.value.context["param"]) == ("invalid_request", "tools")
+    assert not shelf.asked
+    assert not reader.requests
