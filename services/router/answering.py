@@ -164,7 +164,8 @@ class Answering:
 
     def _trace_answer(self, current: Span, finish: Finish) -> None:
         usage = finish.usage
-        current.set_attributes(names.of_usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, self._served.cost(usage)))
+        cost = self._served.cost(usage) if self._alias == self._served.alias else None  # who stood in has other prices
+        current.set_attributes(names.of_usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, cost))
         current.set_attributes(names.of_answer(self._alias, finish.reason))
         current.set_attributes({"appliance.cited": len(self._checked.used), "appliance.first_token_seconds": round(self._waited, 6)})
         if self._told is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from appliance.contracts.llm.v1.api import ChatModel
+from appliance.contracts.llm.v1.api import ChatModel, Usage
 
 
 class Writer(Protocol):
@@ -15,6 +15,16 @@ class Writer(Protocol):
     @property
     def alias(self) -> str:
         """Its name in models.toml."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Which weights exactly, for traces; "" = not known."""
+        ...
+
+    @property
+    def cost(self) -> Callable[[Usage], float]:
+        """Money that tokens cost, in the currency of models.toml."""
         ...
 
     @property

@@ -18,7 +18,9 @@ import msgspec
 
 from appliance.contracts.llm.v1.api import ChatModel, ChatRequest, Finish, Message, ModelEvent, Tokens, Usage
 from appliance.contracts.orchestrator.v1.values import ExecutorCapabilities, ExecutorType, PerformanceProfile, Task
+from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError
+from appliance.kit.telemetry import span
 from appliance.language.query import detect_language
 from appliance.schema.schema_check import SchemaChecker
 from services.orchestrator.executors.grounded_answer import TASK_TYPES, FindPassages, answer_from_documents, question_of
@@ -173,11 +175,18 @@ class LocalLlmExecutor:
 
     async def _answered(self, task: Task, context: TaskContext) -> ExecutionResult:
         current = self._current()
-        with current.hold():
+        with current.hold(), span("task.generate") as traced:
+            if traced.is_recording():
+                facts = names.of_model("generation", "chat", current.name, current.version)
+                traced.set_attributes({**facts, names.TASK: task.id, "appliance.task.type": task.type, names.USER: task.owner})
             async with asyncio.timeout(self._settings.llm_timeout_seconds):
                 if current.find is not None:
-                    return await self._from_documents(task, context, current, current.find)
-                return await self._generated(task, context, current)
+                    done = await self._from_documents(task, context, current, current.find)
+                else:
+                    done = await self._generated(task, context, current)
+            if traced.is_recording():
+                traced.set_attributes(_spent(done.metrics))
+            return done
 
     async def _from_documents(self, task: Task, context: TaskContext, current: CurrentModel, find: FindPassages) -> ExecutionResult:
         data = msgspec.json.decode(task.input_data)
@@ -308,6 +317,15 @@ async def _collected(first: ModelEvent, stream: AsyncGenerator[ModelEvent, None]
             await context.report(len(pieces) / (len(pieces) + expected), f"{len(pieces)} tokens")
         event = await anext(stream, None)
     raise ApplianceError("upstream_failed", "the model's answer broke off", hint="try again")
+
+
+def _spent(metrics: Mapping[str, object]) -> dict[str, int | float]:
+    prompt, completion, cached = (_whole(metrics.get(name)) for name in ("promptTokens", "completionTokens", "cachedTokens"))
+    return names.of_usage(prompt, completion, cached, None)
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _asked(data: Any) -> tuple[str, dict[str, object]]:
