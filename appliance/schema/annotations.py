@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Final
 
 from appliance.schema.places import places
+
+VALIDATORS: Final = "x-validators"
+"""What schema-guided answers ask of validators (``services.sgr.validation``); refused where nobody would ask them."""
 
 
 def without_annotations(schema: dict[str, Any]) -> dict[str, Any]:

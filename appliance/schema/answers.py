@@ -28,10 +28,11 @@ from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError
 from appliance.kit.telemetry import span
 from appliance.language.source_marks import Marks
-from appliance.schema.annotations import without_annotations
+from appliance.schema.annotations import VALIDATORS, without_annotations
 from appliance.schema.asking import extracted, repair_messages, told
-from appliance.schema.gate import AdmittedSchema, Violation, admit
+from appliance.schema.gate import AdmittedSchema, Violation, admit, refusal
 from appliance.schema.grammar import Grammar, grammar_of
+from appliance.schema.places import places
 
 ROUNDS: Final = 3
 MOST_ANSWER_BYTES: Final = 1_048_576
@@ -76,6 +77,9 @@ def plan_of(schema: object, capabilities: Capabilities, *, with_tools: bool = Fa
         ApplianceError: ``schema_invalid``; ``schema_unsupported``: also when the model cannot keep any schema.
     """
     admitted = admit(schema)  # type: ignore[arg-type]  # it looks itself
+    for place in places(admitted.schema):
+        if VALIDATORS in place.schema:
+            raise refusal("schema_unsupported", place.pointer, VALIDATORS, "only POST /api/sgr/format and reports ask validators")
     if isinstance(admitted.schema, dict):
         admitted = admit(without_annotations(admitted.schema))
     if capabilities.schema == "none" or not capabilities.generates:

@@ -42,6 +42,7 @@ class Draft:
     enforced_by: Literal["grammar", "repair", "quoting"]
     usage: Usage
     unenforced: Sequence[str] = ()
+    unasked: Sequence[str] = ()
 
 
 def citation(number: int, passage: Passage, start: int = 0, end: int | None = None) -> CitationEvent:

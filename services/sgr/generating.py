@@ -22,6 +22,7 @@ from appliance.schema.answers import AnswerPlan, Outcome, attempt, plan_of, plan
 from appliance.schema.asking import repair_messages
 from appliance.schema.gate import Violation
 from services.sgr.domain import Draft, Order, citation
+from services.sgr.validation import Validation, validated
 
 _DRAFT: Final = {
     "en": "Bring the draft below into the required form. Keep its facts, add none.\n\n{prompt}\n\n<draft>\n{draft}\n</draft>",
@@ -29,13 +30,16 @@ _DRAFT: Final = {
 }
 
 
-async def generate(model: ChatModel, order: Order, rounds: int, seconds: float) -> AsyncGenerator[FormatStep | Draft, None]:
+async def generate(
+    model: ChatModel, order: Order, rounds: int, seconds: float, validation: Validation
+) -> AsyncGenerator[FormatStep | Draft, None]:
     """Steps, then the draft.
 
     Raises:
         ApplianceError: as ``SchemaGuided.format``.
     """
-    plan = await asyncio.to_thread(plan_of, order.admitted.schema, model.capabilities)
+    schema = without_annotations(order.admitted.schema) if isinstance(order.admitted.schema, dict) else order.admitted.schema
+    plan = await asyncio.to_thread(plan_of, schema, model.capabilities)
     if order.grounded or order.request.draft:
         plan = replace(plan, sources=len(order.passages))
     yield FormatStep(
@@ -48,7 +52,10 @@ async def generate(model: ChatModel, order: Order, rounds: int, seconds: float) 
         outcome = await attempt(model.stream, asked, plan, number)
         usage = _sum(usage, outcome.finish.usage)
         draft, violations = await asyncio.to_thread(_judged, outcome, order, plan)
-        yield FormatStep("validate", {"round": number, "errors": [str(violation) for violation in violations]})
+        if draft is not None:
+            judgement = await validation.judge(order.admitted, draft.data)
+            draft, violations = (None, judgement.violations) if judgement.violations else (replace(draft, unasked=judgement.unasked), ())
+        yield FormatStep("validate", validated(number, violations, draft.unasked if draft is not None else ()))
         if draft is not None:
             yield replace(draft, rounds=number, usage=usage)
             return

@@ -20,6 +20,7 @@ from services.sgr.domain import Draft, Order, citation
 from services.sgr.extraction import Field, Source, fields_of
 from services.sgr.quoted_sections import Piece, cut, plain, relevant, sections, sentences
 from services.sgr.quoted_values import dates_in, numbers_in
+from services.sgr.validation import Judgement, Validation, validated
 
 Find = Callable[[str], Awaitable[Sequence[Passage]]]
 """Passages for a question, "" = for the prompt; those of the draft when there is one."""
@@ -45,7 +46,7 @@ class _Found:
         return place.number
 
 
-async def quote(model: ChatModel, order: Order, find: Find) -> AsyncGenerator[FormatStep | Draft, None]:
+async def quote(model: ChatModel, order: Order, find: Find, validation: Validation) -> AsyncGenerator[FormatStep | Draft, None]:
     """Steps, then the draft.
 
     Raises:
@@ -72,13 +73,15 @@ async def quote(model: ChatModel, order: Order, find: Find) -> AsyncGenerator[Fo
     if not quoting.found.citations and any(wanted.told for wanted in fields):
         raise _nothing(order)
     violations = order.admitted.errors(data)
-    yield FormatStep("validate", {"round": 1, "errors": [str(violation) for violation in violations]})
+    judgement = await validation.judge(order.admitted, data) if not violations else Judgement()
+    violations = violations or judgement.violations
+    yield FormatStep("validate", validated(1, violations, judgement.unasked))
     if violations:
         raise ApplianceError(
             "schema_unsatisfied", f"what the sources say does not fit the schema {violations[0]}", hint="loosen the schema, or choose a model that writes",
             path=violations[0].pointer, errors=[str(violation) for violation in violations],
         )  # fmt: skip
-    yield Draft(data, quoting.found.citations, 1, "quoting", quoting.found.usage)
+    yield Draft(data, quoting.found.citations, 1, "quoting", quoting.found.usage, unasked=judgement.unasked)
 
 
 def _nothing(order: Order, pointer: str = "") -> ApplianceError:

@@ -24,6 +24,7 @@ from services.sgr.markdown import markdown
 from services.sgr.ports import ArtefactStore, Renderer, Template, TemplateCatalogue
 from services.sgr.quoting import quote
 from services.sgr.screening import DataScreen
+from services.sgr.validation import Validation
 from services.sgr.writers import ModelDirectory, Writer
 
 _MOST_PROMPT: Final = 20_000
@@ -57,11 +58,12 @@ class SchemaGuidedService:
         artefacts: keeps them.
         settings: bounds.
         screen: of prompts and data; None = nothing is screened.
+        validation: of values, by ``x-validators``; None = this box has no validators, and such schemas are refused.
     """
 
     def __init__(
         self, models: ModelDirectory, retrieval: Retrieval, catalogue: TemplateCatalogue, renderer: Renderer, artefacts: ArtefactStore,
-        settings: SgrSettings | None = None, screen: DataScreen | None = None,
+        settings: SgrSettings | None = None, screen: DataScreen | None = None, validation: Validation | None = None,
     ) -> None:  # fmt: skip
         self._models = models
         self._retrieval = retrieval
@@ -70,6 +72,7 @@ class SchemaGuidedService:
         self._artefacts = artefacts
         self._settings = settings or SgrSettings()
         self._screen = screen
+        self._validation = validation or Validation(None)
 
     async def format(self, request: FormatRequest, principal: Principal) -> AsyncGenerator[FormatStep | FormatResult, None]:
         """See the contract."""
@@ -80,7 +83,7 @@ class SchemaGuidedService:
         quotes_only = not writer.model.capabilities.generates
         with writer.hold(), span("sgr.format") as current:
             if current.is_recording():
-                current.set_attributes(names.of_model("generation", "chat", writer.alias, ""))
+                current.set_attributes(names.of_model("generation", "chat", writer.alias, writer.version))
                 current.set_attributes({names.SCHEMA: order.admitted.digest[:12], "appliance.output": request.output, "appliance.template": request.template})
             if self._wants_sources(request, principal, quotes_only=quotes_only):
                 order = replace(order, passages=await self._search(request.prompt, request, principal), grounded=True)
@@ -93,7 +96,7 @@ class SchemaGuidedService:
             making = (
                 self._quoted(writer, order, principal)
                 if quotes_only
-                else generate(writer.model, order, self._settings.rounds, self._settings.seconds)
+                else generate(writer.model, order, self._settings.rounds, self._settings.seconds, self._validation)
             )
             draft: Draft | None = None
             async with aclosing(making) as steps:
@@ -108,7 +111,7 @@ class SchemaGuidedService:
                 draft = await self._screen.made(order, draft, principal)
             if current.is_recording():
                 usage = draft.usage
-                current.set_attributes(names.of_usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, None))
+                current.set_attributes(names.of_usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, writer.cost(usage)))
                 current.set_attributes({"appliance.rounds": draft.rounds, names.SOURCES: names.distinct(one.document_id for one in order.passages)})
             if request.output in {"docx", "pptx"}:
                 yield FormatStep("render", {"template": request.template, "output": request.output})
@@ -139,6 +142,7 @@ class SchemaGuidedService:
         if schema is None:
             raise ApplianceError("invalid_request", "there is neither a schema nor a template", hint="send one of them")
         admitted = await asyncio.to_thread(admit, schema)
+        await self._validation.admit(admitted)
         hint = template.hints.get(template.language(request.language), "") if template is not None else ""
         return Order(request, admitted, hint)
 
@@ -166,7 +170,7 @@ class SchemaGuidedService:
                 return ()
             return await self._search(f"{question} {request.prompt}".strip(), request, principal)
 
-        return quote(writer.model, order, find)
+        return quote(writer.model, order, find, self._validation)
 
     async def _result(self, writer: Writer, order: Order, draft: Draft, template: Template | None, principal: Principal) -> FormatResult:
         request = order.request
@@ -181,7 +185,7 @@ class SchemaGuidedService:
                 rendered = await asyncio.to_thread(self._renderer.render, template, draft.data, request.language, draft.citations)
             artefact = await self._artefacts.put(principal.subject, request.thread_id, rendered, draft.citations)
         return FormatResult(
-            draft.data, text, artefact, draft.citations, draft.rounds, draft.enforced_by, draft.usage, writer.alias, draft.unenforced
+            draft.data, text, artefact, draft.citations, draft.rounds, draft.enforced_by, draft.usage, writer.alias, draft.unenforced, draft.unasked
         )  # fmt: skip
 
 

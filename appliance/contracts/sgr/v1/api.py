@@ -84,6 +84,7 @@ class FormatResult:
         usage: of all rounds.
         model: who wrote it.
         unenforced: schema keywords that the grammar could not enforce and validation did.
+        unasked: validators of the schema that were down and, by this site's setting, passed over.
     """
 
     data: object
@@ -95,6 +96,7 @@ class FormatResult:
     usage: Usage
     model: str
     unenforced: Sequence[str] = ()
+    unasked: Sequence[str] = ()
 
 
 class SchemaGuided(Protocol):

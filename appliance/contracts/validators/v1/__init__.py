@@ -1,0 +1,1 @@
+"""Validators, version 1."""
