@@ -23,7 +23,9 @@ from appliance.identity.service import Identity
 from appliance.kit.sql import open_database
 from services.allinone.chat_side import ChatSettings, open_chat_side
 from services.allinone.egress_watch import EgressWatch
+from services.allinone.encoder_side import EncoderSettings, open_encoder_side, open_services
 from services.allinone.live_models import LiveModels
+from services.allinone.model_cards import CatalogCards
 from services.allinone.models_watch import ModelsWatch, file_state
 from services.allinone.orchestration import TaskSettings, open_task_side
 from services.allinone.readiness import BoxReadiness, Probe
@@ -33,9 +35,8 @@ from services.allinone.site_history import copy_site_history
 from services.allinone.space_purger import SpacePurger
 from services.allinone.task_accounts import open_task_accounts, task_counter
 from services.allinone.task_models import TaskModels
-from services.embed.bootstrap import load_encoder, load_or_explain
+from services.embed.bootstrap import load_or_explain
 from services.embed.held_encoder import HeldEncoder, LiveEncoder
-from services.embed.settings import EmbedSettings
 from services.gateway.app import create_app
 from services.gateway.asgi import AsgiApp
 from services.gateway.ports import Dependencies
@@ -65,7 +66,7 @@ class AllSettings:
     box: BoxSettings
     gateway: GatewaySettings
     retrieval: RetrievalSettings
-    embed: EmbedSettings
+    encoders: EncoderSettings
     llm: LlmSettings
     tasks: TaskSettings
     chat: ChatSettings
@@ -74,7 +75,7 @@ class AllSettings:
     def read(cls) -> AllSettings:
         """From the environment; raises ``settings_invalid``."""
         return cls(
-            BoxSettings.read(), GatewaySettings.read(), RetrievalSettings.read(), EmbedSettings.read(), LlmSettings.read(), TaskSettings.read(), ChatSettings.read(),
+            BoxSettings.read(), GatewaySettings.read(), RetrievalSettings.read(), EncoderSettings.read(), LlmSettings.read(), TaskSettings.read(), ChatSettings.read(),
         )
 
 
@@ -120,12 +121,12 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
     stack.push_async_callback(engine.dispose)
     site_history = await copy_site_history(home.path, audit, home.audit)
 
-    def load(spec: ModelSpec) -> HeldEncoder:
-        return load_encoder(spec, hub_roots(home.path), settings.embed, ModelTrust.load(home.path))
-
-    held = await asyncio.to_thread(load_or_explain, catalog.get("embed", settings.embed.model), load)
+    encoding = await open_services(stack, settings.encoders)
+    load = encoding.loader(home, settings.encoders.embed)
+    held = await asyncio.to_thread(load_or_explain, catalog.get("embed", settings.encoders.embed.model), load)
     encoder = LiveEncoder(held)
     stack.push_async_callback(encoder.end)
+    choices = await stack.enter_async_context(open_encoder_side(home, settings.encoders, catalog, encoder, encoding))
     reranker = LexicalReranker()
     pool = await stack.enter_async_context(ParserPool(settings.retrieval.parser_processes))
     retrieval = await stack.enter_async_context(
@@ -144,7 +145,9 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
     def build(spec: ModelSpec) -> Awaitable[BuiltModel]:
         return build_chat_model(spec, settings.llm, retrieval.text_index, encoder, Hub(hub_roots(home.path), ModelTrust.load(home.path)))
 
-    models = LiveModels(catalog, encoder, build, load, switch_encoder, settings.embed.model)
+    embed = settings.encoders.embed
+    cards = CatalogCards(catalog, (embed.model, *embed.serve), remote=settings.encoders.remote)
+    models = LiveModels(catalog, encoder, build, load, switch_encoder, embed.model, cards, choices.take_over)
     stack.push_async_callback(models.end)
     await models.start()
     watch = ModelsWatch(models_file, seen, lambda: load_home_models(home.path), models.take_over, audit)
@@ -187,6 +190,8 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
             artefacts=chat.artefacts,
             tools=chat.tools,
             quotas=Quotas(home.path / QUOTAS),
+            encoders=choices.encoders,
+            rerankers=choices.rerankers,
         ),
         settings.gateway.model_copy(update={"upload_folder": uploads}),
     )  # fmt: skip

@@ -57,13 +57,17 @@ class LiveModels:
         build: opens a chat model.
         load: loads an encoder (blocking).
         switch: gives search another encoder.
-        encoder_alias: the one alias of kind embed that this box loads.
+        encoder_alias: the alias of kind embed that search uses.
+        cards: what callers may name; None = all.
+        also: who else follows a new catalogue (rerankers, other encoders).
     """
 
     def __init__(
-        self, catalog: ModelCatalog, encoder: LiveEncoder, build: BuildChat, load: LoadEncoder, switch: SwitchEncoder, encoder_alias: str
-    ) -> None:
-        self.cards = CatalogCards(catalog)
+        self, catalog: ModelCatalog, encoder: LiveEncoder, build: BuildChat, load: LoadEncoder, switch: SwitchEncoder, encoder_alias: str,
+        cards: CatalogCards | None = None, also: Callable[[ModelCatalog], None] = lambda _catalog: None,
+    ) -> None:  # fmt: skip
+        self.cards = cards or CatalogCards(catalog)
+        self._also = also
         self.served: dict[str, ServedModel] = {}
         self._catalog = catalog
         self._encoder = encoder
@@ -99,6 +103,7 @@ class LiveModels:
                 raise
             self._catalog = catalog
             self.cards.take_over(catalog)
+            self._also(catalog)
             self._put(built)
             if encoder is not None:
                 await self._switch_encoder(encoder)
