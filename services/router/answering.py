@@ -23,6 +23,7 @@ from appliance.kit.telemetry import exports_content, span
 from services.router import metrics
 from services.router.citations import CitationFilter
 from services.router.fitting import Fewer
+from services.router.json_letters import PlainLetters
 from services.router.served_model import ServedModel
 from services.router.sources import Sources
 from services.router.tool_loop import ToolStep
@@ -51,6 +52,7 @@ class Answering:
         self._finish: Finish | None = None
         self._is_data = request.answer_schema is not None  # marks inside its strings are checked where the schema is
         self._first = True
+        self._letters = PlainLetters()
         self._tools = 0
         self._pieces = 0
         self._waited = 0.0
@@ -114,7 +116,7 @@ class Answering:
             self._waited = waited
             self._first = False
         if self._screen is not None:
-            pieces = self._screen.feed(pieces)
+            pieces = self._screen.feed(self._letters.feed(pieces) if self._is_data else pieces)
             self._check_data()
         cited = self._sources.new(self._checked.used)
         if self._told is not None:
@@ -137,7 +139,7 @@ class Answering:
 
     def _ending(self) -> Sequence[ChatEvent]:
         rest = self._checked.close()
-        pieces: tuple[str, ...] = (rest,) if rest and not self._is_data else ()
+        pieces: tuple[str, ...] = self._letters.close() if self._is_data else (rest,) if rest else ()
         if self._screen is not None:
             pieces = (*(self._screen.feed(pieces) if pieces else ()), *self._screen.close())
             self._check_data()

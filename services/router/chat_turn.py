@@ -17,7 +17,7 @@ from opentelemetry.trace import Span
 from appliance.contracts.guard.v1.api import Screened
 from appliance.contracts.llm.v1.api import ChatRequest, Message, ModelEvent, Usage
 from appliance.contracts.retrieval.v1.api import Retrieval, SearchQuery, SearchResult
-from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, StepEvent, TokenEvent
+from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, StepEvent, TokenEvent, ToolCallsEvent
 from appliance.contracts.sgr.v1.api import FormatRequest, FormatResult
 from appliance.contracts.tools.v1.api import Toolbox, ToolContext
 from appliance.identity.principal import Principal
@@ -126,6 +126,8 @@ class ChatRouter:
                 async for event in events:
                     if guarded is not None and type(event) is CitationEvent:
                         event = guarded.quote(event)  # noqa: PLW2901 - as it may go out
+                    if guarded is not None and type(event) is ToolCallsEvent:
+                        guarded.calls(event.calls)
                     if type(event) is DoneEvent:
                         recorded = True
                         if guarded is not None and (findings := guarded.findings):
