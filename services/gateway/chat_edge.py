@@ -114,6 +114,7 @@ class ChatEdge:
             entered = True
             request = self._decode(await exchange.read(self._settings.max_json_bytes), self._settings)
             admitted = await self._admit(request, principal, exchange)
+            exchange.extra_headers += self._conversation.quota_headers(admitted.turn.spaces, principal)
         except BaseException as error:
             if entered:
                 self._slots.leave(principal.subject)
