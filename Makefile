@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export PATH := $(VENV)/bin:$(PATH)
 BENCH_ARGS := $(if $(JSON),--json $(JSON)) $(if $(DATA),--data $(DATA))
 
-.PHONY: help up down setup setup-test test test-faults test-site test-vllm chaos prove bundle lint bench peers lock clean
+.PHONY: help up down setup setup-test test test-faults test-site test-vllm test-recipes chaos prove bundle lint bench peers lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ test-faults: setup-test ## each fault once: real processes, servers, disks kille
 
 test-vllm: setup-test ## the same checks of a chat model against real vLLM on CPU: own environment (3.4 GB), about 10 minutes
 	@scripts/test_vllm.sh
+
+test-recipes: setup-test ## the snippets of docs/integrations.md with LangChain and LlamaIndex, in an environment of their own
+	@scripts/test_recipes.sh
 
 chaos: setup-test ## seeded faults against real servers and processes, a checker afterwards: SEEDS=20 SEED=1; minutes a seed
 	@$(PY) -m tests.chaos --seeds $(or $(SEEDS),20) $(if $(SEED),--seed $(SEED))
