@@ -51,6 +51,7 @@ from services.orchestrator.jetstream_stores import Stores
 from services.router.chat_turn import ChatRouter
 from services.router.served_model import ServedModel
 from tests.integration.tasks_bed import open_tasks
+from tests.integration.whole_gateway import other_parts
 
 WEB = Path(__file__).parents[2] / "services" / "gateway" / "web"
 PASSWORD = "correct horse battery"
@@ -229,9 +230,9 @@ class Bed:
 
 @asynccontextmanager
 async def open_bed(
-    home: Path, settings: GatewaySettings | None = None, *, with_tasks: bool = False, stores: Stores | None = None, **changes: Any
+    home: Path, settings: GatewaySettings | None = None, *, with_tasks: bool = False, stores: Stores | None = None, whole: bool = False, **changes: Any
 ) -> AsyncIterator[Bed]:
-    """``with_tasks`` opens an orchestrator, too (on ``stores``). Spaces ``default`` and ``legal``; users admin, ``rita`` (reader of legal, editor of default) and ``sam`` (no space)."""
+    """``with_tasks`` opens an orchestrator, too (on ``stores``); ``whole`` all other parts. Spaces ``default`` and ``legal``; users admin, ``rita`` (reader of legal, editor of default) and ``sam`` (no space)."""
     settings = settings or GatewaySettings()
     shelf_folder, upload_folder = home / "shelf", home / "uploads"
     for folder in (shelf_folder, upload_folder):
@@ -269,6 +270,8 @@ async def open_bed(
         settings = settings.model_copy(update={"upload_folder": upload_folder})
         if with_tasks:
             changes["orchestration"] = await stack.enter_async_context(open_tasks(home, stores))
+        if whole:
+            changes |= await other_parts(home, stack, audit, shelf)
         app = create_app(replace(dependencies, **changes), settings)
         yield Bed(app, model, readiness, identity, admin_key, keys["rita"], keys["sam"], admin)
 
