@@ -26,7 +26,14 @@ _RIGHTS: Final = ((1, 13), (2, 14), (3, 15), (5, 16))  # (since ABI, how many ri
 _SCOPES_SINCE: Final = 6
 _READING: Final = 1 | 1 << 2 | 1 << 3  # execute, read a file, read a folder
 _OF_FILES: Final = 1 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15  # what means something for a file: execute, write, read, truncate, ioctl
-SYSTEM: Final = ("/usr", "/bin", "/lib", "/lib64", "/etc", "/opt", "/dev", "/proc/self", "/sys/fs/cgroup", "/nix")
+# of /etc what programs need to run: keys of the box may lie there as well, and the server has the box's user; of /dev no memory that is shared with others
+_OF_ETC: Final = (
+    "alternatives", "ca-certificates", "ca-certificates.conf", "crypto-policies", "fonts", "gai.conf", "group", "host.conf", "hostname", "hosts", "ld.so.cache",
+    "ld.so.conf", "ld.so.conf.d", "locale.alias", "localtime", "machine-id", "mime.types", "nsswitch.conf", "os-release", "passwd", "pki/ca-trust", "pki/tls/cert.pem",
+    "pki/tls/certs", "pki/tls/openssl.cnf", "protocols", "resolv.conf", "services", "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone",
+)  # fmt: skip
+DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+SYSTEM: Final = ("/usr", "/bin", "/lib", "/lib64", *(f"/etc/{name}" for name in _OF_ETC), "/opt", *DEVICES, "/proc/self", "/sys/fs/cgroup", "/nix")
 NO_ISOLATION: Final = 77
 
 
@@ -78,7 +85,7 @@ def _restrict(libc: ctypes.CDLL, readable: tuple[str, ...], writable: tuple[str,
     if ruleset < 0:
         return False
     for path in readable:
-        _allow(libc, ruleset, path, rights & (_READING | (1 << 1 if path == "/dev" else 0)))  # /dev/null is written to
+        _allow(libc, ruleset, path, rights & (_READING | (1 << 1 if path in DEVICES else 0)))  # /dev/null is written to
     for path in writable:
         _allow(libc, ruleset, path, rights)
     return bool(libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0)
