@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +17,16 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from appliance.kit import otlp_exporter
 from appliance.kit.otlp_exporter import OtlpHttpExporter
 from appliance.kit.telemetry import configure_telemetry, disable_spans, make_provider, trace_id_of
+from tests.integration.collector_bed import Collector, collecting
 from tests.integration.gateway_bed import client_of, open_bed
 
 ASK = {"model": "default", "messages": [{"role": "user", "content": "What does the paper say?"}]}
 
 
-class Collector(ThreadingHTTPServer):
-    """Keeps what it gets; ``status`` is what it answers."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Receiver)
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        self.status = 200
-
-    def spans(self) -> list[dict[str, Any]]:
-        return [span for body in self.bodies for one in body["resourceSpans"] for scope in one["scopeSpans"] for span in scope["spans"]]
-
-
-class Receiver(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.bodies.append(json.loads(body))
-        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-        self.server.paths.append(self.path)
-        self.send_response(self.server.status)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    server = Collector()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with collecting() as server:
+        yield server
     disable_spans()
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from appliance.cli.main import app as cli_app
 from appliance.cli.models import app as models_app
 from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, Finish, Tokens, ToolCall, ToolCalls, Usage
 from appliance.hub.executor_profile import ExecutorProfile, ProfileShelf, profile_file, read_profile, version_of, write_profile
@@ -23,11 +21,12 @@ from appliance.hub.model_spec import ModelSpec
 from appliance.kit.errors import ApplianceError
 from appliance.model_bench.asking import Asking
 from appliance.model_bench.bench import QUICK, measure, percentile
-from appliance.testing.box_process import ROOT, BoxProcess, box_process
+from appliance.testing.box_process import BoxProcess, box_process
 from appliance.testing.scripted_openai import Script, ScriptedOpenAi
 from bench.json_validity import open_tiny
 from services.router.chat_turn import ChatRouter
 from services.router.served_model import ServedModel
+from tests.integration.collector_bed import Collector, collecting
 from tests.integration.gateway_bed import ShelfOfDocuments, client_of, open_bed
 
 SPEC = ModelSpec("llm", "default", "openai", endpoint="http://127.0.0.1:1/v1", model="m", max_context=2000, price_per_million_input=1.0)
@@ -197,18 +196,49 @@ def test_percentiles_are_by_nearest_rank() -> None:
     assert (percentile([], 0.5), percentile([3.0], 0.95), percentile([4, 1, 2, 3], 0.5), percentile(list(range(1, 21)), 0.95)) == (0, 3.0, 2, 19)
 
 
-async def test_the_executor_of_a_running_box_takes_the_result_up(tmp_path: Path) -> None:
+async def test_the_executor_of_a_running_box_takes_the_result_up_and_its_tasks_are_billed_and_traced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APPLIANCE_HOME", str(tmp_path))
+    for name in ("APPLIANCE_API_KEY", "APPLIANCE_URL"):
+        monkeypatch.delenv(name, raising=False)
     async with ScriptedOpenAi(Script(pieces=("A", " story"), usage=(40, 20))) as upstream:
-        models = f'schema_version = 1\n[llm.default]\nendpoint = "{upstream.url}"\nmodel = "m"\nmax_context = 4000\n'
-        with box_process(tmp_path, models_toml=models) as box:
-            result = json.loads(await asyncio.to_thread(_cli, tmp_path, "models", "bench", "llm.default", "--quick", "--json"))
+        entry = f'[llm.default]\nendpoint = "{upstream.url}"\nmodel = "m"\nmax_context = 4000\nprice_per_million_output = 100.0\n'
+        with collecting() as collector, box_process(tmp_path, _environment(collector), models_toml="schema_version = 1\n" + entry) as box:
+            result = json.loads(await asyncio.to_thread(_cli, "models", "bench", "llm.default", "--quick", "--json"))
             assert result["version"] == f"m@{upstream.url}"
             assert result["json_share"] == result["tools_share"] == 0  # it tells stories whatever it is asked
             assert result["performance"]["average_latency"] > 0
             executor = await asyncio.to_thread(_until_known, box, result["performance"]["throughput"])
-            shown = await asyncio.to_thread(_cli, tmp_path, "executors", "show", executor["id"])
+            shown = await asyncio.to_thread(_cli, "executors", "show", executor["id"])
             assert f"{result['performance']['throughput']:.4g}" in shown
             assert executor["capabilities"]["contextWindowSize"] == 4000
+            task = await asyncio.to_thread(_worked_off, box)
+        spans = collector.spans()
+        assert any(span["name"] == "gateway.request" and "/v1/chat/completions" in json.dumps(span) for span in spans)
+        assert any(span["name"] == "task.generate" and task in json.dumps(span) for span in spans)
+
+
+def _environment(collector: Collector) -> dict[str, str]:
+    return {"APPLIANCE_BOX_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_address[1]}", "APPLIANCE_GATEWAY_USAGE_FLUSH_SECONDS": "0.2"}
+
+
+def _worked_off(box: BoxProcess) -> str:
+    """A task for the model; its id, once its tokens are in the accounts."""
+    deadline = time.monotonic() + 60
+    with box.client() as client:
+        body = {"tasks": [{"type": "text_generation", "description": "Tell a story.", "executorType": "local_llm"}]}
+        answer = client.post("/api/tasks", json=body)
+        assert answer.status_code == 201, answer.text
+        task: str = answer.json()["data"][0]["id"]
+        while True:
+            for row in client.get("/api/usage", params={"by": "task", "subject": "*"}).raise_for_status().json()["data"]:
+                if row.get("task") == task or task in row.values():
+                    assert (row["prompt_tokens"], row["completion_tokens"]) == (40, 20)
+                    assert row["cost"] == pytest.approx(0.002)
+                    return task
+            assert time.monotonic() < deadline, "the task was never counted"
+            time.sleep(0.1)
 
 
 def _until_known(box: BoxProcess, throughput: float) -> Any:
@@ -222,11 +252,7 @@ def _until_known(box: BoxProcess, throughput: float) -> Any:
             time.sleep(0.1)
 
 
-def _cli(home: Path, *words: str) -> str:
-    environment = {key: value for key, value in os.environ.items() if key not in {"APPLIANCE_API_KEY", "APPLIANCE_URL"}} | {
-        "APPLIANCE_HOME": str(home)
-    }
-    command = [sys.executable, "-m", "appliance.cli.main", *words]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+def _cli(*words: str) -> str:
+    done = CliRunner().invoke(cli_app, words)
+    assert done.exit_code == 0, (done.stderr, done.exception)
     return done.stdout
