@@ -137,6 +137,6 @@ def test_add_says_what_is_wrong_and_is_refused_on_a_sealed_site(site: Site) -> N
     site.run("add", "../etc", "--kind", "llm", code="invalid_request")
 
 
-@pytest.mark.parametrize("verb", ["list", "show", "add", "import", "verify", "alias", "pin", "unpin", "gc", "export"])
+@pytest.mark.parametrize("verb", ["list", "show", "add", "import", "verify", "alias", "pin", "unpin", "gc", "export", "bench"])
 def test_every_verb_helps_with_an_example(site: Site, verb: str) -> None:
     assert f"appliance models {verb}" in site.run(verb, "--help", COLUMNS="200")
