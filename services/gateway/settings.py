@@ -49,7 +49,7 @@ class GatewaySettings(ServiceSettings):
     websocket_auth_seconds: float = Field(default=10.0, gt=0)
     websocket_ping_seconds: float = Field(default=20.0, gt=0)
     max_websocket_message_bytes: int = Field(default=1 * MIB, gt=0)
-    max_websockets: int = Field(default=4096, gt=0)
+    max_websockets: int = Field(default=16_384, gt=0)
     max_searches_at_once: int = Field(default=256, gt=0)
     max_searches_per_principal: int = Field(default=32, gt=0)
     max_waits_at_once: int = Field(default=4096, gt=0)
