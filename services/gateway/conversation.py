@@ -12,7 +12,7 @@ from typing import Final
 from appliance.contracts.llm.v1.api import Message, ToolCall, Usage
 from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, Router, StepEvent, TokenEvent, ToolCallsEvent
 from appliance.identity.principal import Principal
-from appliance.kit.errors import not_found
+from appliance.kit.errors import ApplianceError, not_found
 from services.gateway.asgi import Header
 from services.gateway.authentication import DONE, Door
 from services.gateway.domain import ThreadMessage
@@ -29,13 +29,14 @@ _CHARACTERS_PER_TOKEN: Final = 4
 
 @dataclass(slots=True)
 class Answer:
-    """What a turn has brought so far; complete once ``done`` is set."""
+    """What a turn has brought so far; complete once ``done`` is set. ``is_first``: the thread was made for it."""
 
     pieces: list[str] = field(default_factory=list)
     citations: list[CitationEvent] = field(default_factory=list)
     calls: tuple[ToolCall, ...] = ()
     done: DoneEvent | None = None
     thread_id: str | None = None
+    is_first: bool = False
 
     @property
     def text(self) -> str:
@@ -80,7 +81,7 @@ class Conversation:
         """
         if thread_id == NEW_THREAD:
             title = " ".join(_question(turn.messages).split())[:_TITLE_CHARACTERS]
-            answer.thread_id = (await self._threads.create(principal.subject, title, turn.spaces)).id
+            answer.thread_id, answer.is_first = (await self._threads.create(principal.subject, title, turn.spaces)).id, True
             await self._door.record(principal.subject, "thread.create", f"thread:{answer.thread_id}", DONE, turn.trace_id, {})
             return replace(turn, thread_id=answer.thread_id), []
         thread, messages = await self._threads.get(principal.subject, thread_id)
@@ -112,6 +113,11 @@ class Conversation:
                 elif isinstance(event, StepEvent) and event.name == "cache":
                     is_replay = True
                 yield event
+        except ApplianceError as error:
+            if error.code == "content_blocked" and answer.is_first and answer.thread_id is not None:  # its title is what may not come in
+                await self._threads.delete(principal.subject, answer.thread_id)
+                await self._door.record(principal.subject, "thread.delete", f"thread:{answer.thread_id}", DONE, turn.trace_id, {})
+            raise
         finally:
             if answer.done is None and answer.pieces and not is_replay:
                 self._count(turn, principal, turn.model, estimated_usage(turn.messages, len(answer.pieces)))

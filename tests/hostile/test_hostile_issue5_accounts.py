@@ -23,6 +23,7 @@ from services.gateway.usage import UsageAccounts
 from services.router.guard.live_policies import LivePolicies
 from services.router.guard.policy_chain import PolicyGuard
 from services.router.parts import Parts
+from tests.integration.gateway_bed import client_of, open_bed
 from tests.unit.agents.tool_bed import grants_in
 from tests.unit.router.turn_bed import Records, answered, router, says
 
@@ -134,3 +135,17 @@ async def test_a_person_sees_that_there_is_more_than_they_see(tmp_path: Path) ->
     assert "mallory" not in asked.arguments
     assert "1,0" in asked.arguments.rsplit("…", 1)[1]
     assert "not shown" in asked.arguments
+
+
+async def test_what_may_not_come_in_does_not_stay_as_the_title_of_a_thread(tmp_path: Path) -> None:
+    file = tmp_path / "guardrails.toml"
+    file.write_text('schema_version = 1\n[default]\npii = "block"\n')
+    parts = Parts(guard=PolicyGuard(LivePolicies(file)), record=Records())
+    async with open_bed(tmp_path, router=router(says("hello"), parts=parts)) as bed, client_of(bed) as client:
+        body = {"model": "default", "thread_id": "new", "messages": [{"role": "user", "content": "my number is 112-233-445 95"}]}
+        refused = await client.post("/v1/chat/completions", json=body)
+        assert "content_blocked" in refused.text
+        assert (await client.get("/api/threads")).json()["data"] == []
+        body["messages"] = [{"role": "user", "content": "hello"}]
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+        assert len((await client.get("/api/threads")).json()["data"]) == 1
