@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import sys
 from contextlib import suppress
@@ -29,6 +30,7 @@ from services.allinone.guarded_loop import GuardedLoop  # noqa: E402
 from services.gateway.server import GatewayServer, listen, make_server  # noqa: E402
 
 _M_ARENA_MAX = -8  # malloc.h
+_OPEN_FILES = 65_536
 _INTERNAL = OUTCOMES["internal"].exit
 
 
@@ -49,6 +51,7 @@ def main() -> int:
         box = settings.box
         end_telemetry = configure_telemetry(box.otlp_endpoint, service="appliance", headers_file=box.otlp_headers_file, content=box.otlp_content)
         _bound_arenas()
+        _open_files()
         try:
             with _home.lock():
                 import uvloop
@@ -87,6 +90,14 @@ def _bound_arenas() -> None:
     """Two malloc arenas instead of eight a core (glibc): many threads each kept freed memory of their own, 80 MB after a large document."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
+def _open_files() -> None:
+    """As many open files as the machine lets this process have: shells start with 1,024, which is a thousand sockets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _StoppedError(Exception):
