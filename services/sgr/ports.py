@@ -85,7 +85,9 @@ class Renderer(Protocol):
 class ArtefactStore(Protocol):
     """Files that were made, by owner: a foreign artefact does not exist."""
 
-    async def put(self, owner: str, thread_id: str, rendered: Rendered, citations: Sequence[CitationEvent]) -> Artefact:
+    async def put(
+        self, owner: str, thread_id: str, rendered: Rendered, citations: Sequence[CitationEvent], read: frozenset[str] = frozenset()
+    ) -> Artefact:
         """Keep it, durably. Raises ``quota_exceeded``, ``disk_full``."""
         ...
 

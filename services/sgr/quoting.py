@@ -87,7 +87,7 @@ async def quote(model: ChatModel, order: Order, find: Find, validation: Validati
 def _nothing(order: Order, pointer: str = "") -> ApplianceError:
     about = order.request.prompt if order.request.prompt.strip() else "this"
     return ApplianceError(
-        "schema_unsatisfied", f"the sources say nothing about {cut(about, 200)!r}{f' that fits {pointer}' if pointer else ''}",
+        "schema_unsatisfied", f"the sources say nothing about {cut(about, 200)!r}",
         hint="name what the documents name, look in other spaces, or choose a model that writes", path=pointer,
     )  # fmt: skip
 

@@ -183,7 +183,9 @@ class SchemaGuidedService:
         if template is not None and request.output in {"docx", "pptx"}:
             with span("sgr.render", {"appliance.template": template.name}):
                 rendered = await asyncio.to_thread(self._renderer.render, template, draft.data, request.language, draft.citations)
-            artefact = await self._artefacts.put(principal.subject, request.thread_id, rendered, draft.citations)
+            artefact = await self._artefacts.put(
+                principal.subject, request.thread_id, rendered, draft.citations, frozenset(passage.space for passage in order.passages)
+            )
         return FormatResult(
             draft.data, text, artefact, draft.citations, draft.rounds, draft.enforced_by, draft.usage, writer.alias, draft.unenforced, draft.unasked
         )  # fmt: skip

@@ -61,12 +61,14 @@ class SqlAlchemyArtefacts:
                 named = {row.digest for row in (await connection.execute(sa.select(artefacts.c.digest).distinct())).all()}
             return await asyncio.to_thread(self._sweep, named)
 
-    async def put(self, owner: str, thread_id: str, rendered: Rendered, citations: Sequence[CitationEvent]) -> Artefact:
+    async def put(
+        self, owner: str, thread_id: str, rendered: Rendered, citations: Sequence[CitationEvent], read: frozenset[str] = frozenset()
+    ) -> Artefact:
         """See the port."""
         digest = hashlib.sha256(rendered.content).hexdigest()
         name = rendered.name[-_NAME_CHARACTERS:]
         made = Artefact(f"af_{secrets.token_hex(12)}", name, rendered.media_type, len(rendered.content), digest, thread_id, time.time())
-        spaces = sorted({citation.space for citation in citations if citation.space})  # "" = quoted from the caller's own draft
+        spaces = sorted(read.union(citation.space for citation in citations) - {""})  # "" = quoted from the caller's own draft
         async with self._turn:
             await asyncio.to_thread(self._keep, rendered.content, digest)
             try:

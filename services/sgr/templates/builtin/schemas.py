@@ -100,7 +100,7 @@ AGENDA: Final = {
     "title": told(line("Title", "Название"), "prompt"),
     "date": told(day("Date", "Дата"), "date", "empty", asks=("When does the meeting take place?", "Когда состоится совещание?")),
     "time": line("Time", "Время", 60),
-    "place": told(line("Place", "Место"), "quotes", "empty", asks=("Where does the meeting take place?", "Где состоится совещание?")),
+    "place": line("Place", "Место"),
     "goal": text("Goal", "Цель", ("what the meeting shall reach", "чего должна достичь встреча"), 1000),
     "participants": told(
         lines("Participants", "Участники", ("names, with roles where known; may be empty", "имена, роли, где известны; может быть пустым"), 50),
