@@ -88,7 +88,7 @@ class ArtefactStore(Protocol):
     async def put(
         self, owner: str, thread_id: str, rendered: Rendered, citations: Sequence[CitationEvent], read: frozenset[str] = frozenset()
     ) -> Artefact:
-        """Keep it, durably. Raises ``quota_exceeded``, ``disk_full``."""
+        """Keep it, durably; ``read``: spaces it was made from, besides those that it cites. Raises ``quota_exceeded``, ``disk_full``."""
         ...
 
     async def get(self, owner: str, artefact_id: str) -> tuple[Artefact, frozenset[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from appliance.contracts.router.v1.agents import Agent
 from appliance.contracts.router.v1.api import CitationEvent
 from appliance.contracts.sgr.v1.api import FormatRequest, FormatResult
 from appliance.contracts.tools.v1.api import ToolContext
+from appliance.identity.principal import SpaceRole
 from appliance.kit.errors import ApplianceError
+from appliance.kit.sql import open_database
 from appliance.testing.fakes_chat_model import ScriptedAnswer, ScriptedChatModel
 from services.agents.document_tools import document_plugin
 from services.router.guard.live_policies import LivePolicies
@@ -21,9 +24,12 @@ from services.router.guard.policy_chain import PolicyGuard
 from services.router.guard.screened_retrieval import ScreenedRetrieval
 from services.router.json_letters import PlainLetters
 from services.router.parts import Parts
-from services.sgr.ports import Template
+from services.sgr.artefacts import OwnedArtefacts
+from services.sgr.ports import ArtefactStore, Template
 from services.sgr.screening import DataScreen
 from services.sgr.service import SchemaGuidedService
+from services.sgr.sqlalchemy_artefacts import SqlAlchemyArtefacts
+from services.sgr.tables import SCHEMA as SGR_TABLES
 from tests.unit.agents.test_tool_loop import Model, asks
 from tests.unit.agents.test_tool_loop import says as words
 from tests.unit.agents.tool_bed import Probe, RememberingAudit, call, tool, toolbox
@@ -47,7 +53,7 @@ def guard_of(folder: Path, toml: str = "schema_version = 1\n") -> PolicyGuard:
     return guard
 
 
-async def formatted(guard: PolicyGuard, model: Speaker, shelf: Shelf, audit: RememberingAudit, drawer: Drawer | None = None, **asked: Any) -> FormatResult:
+async def formatted(guard: PolicyGuard, model: Speaker, shelf: Shelf, audit: RememberingAudit, drawer: ArtefactStore | None = None, **asked: Any) -> FormatResult:
     guided = SchemaGuidedService(
         {"default": Alias("default", model)}, ScreenedRetrieval(shelf, guard, audit, "reports"), Catalogue({"report": REPORT}), PlainRenderer(),
         drawer or Drawer(), screen=DataScreen(guard, audit),
@@ -183,3 +189,18 @@ def test_json_says_the_same_with_plain_letters(size: int) -> None:
     out = "".join([piece for part in parts for piece in letters.feed((part,))] + list(letters.close()))
     assert json.loads(out) == json.loads(text)
     assert r"\u0041" not in out.replace(r"\\u0041", "")
+
+
+async def test_a_document_made_from_a_space_is_withheld_with_it_also_when_it_cites_another(tmp_path: Path) -> None:
+    """The model said what stands in hr and marked it with the number of legal's passage: the file stayed when hr was taken away."""
+    engine = await open_database(tmp_path / "gateway.db", SGR_TABLES)
+    store = SqlAlchemyArtefacts(engine, tmp_path / "artefacts")
+    shelf = Shelf(passage(1, "A contract."), passage(2, "Boris earns 100,000.", "hr"))
+    result = await formatted(
+        guard_of(tmp_path), Speaker('{"a":"Boris earns 100,000 [1]"}'), shelf, RememberingAudit(), store, schema=None, template="report", output="docx"
+    )
+    assert result.artefact is not None
+    assert (await OwnedArtefacts(store).open(result.artefact.id, ANNA))[1].is_file()
+    with pytest.raises(ApplianceError, match="not_found"):
+        await OwnedArtefacts(store).open(result.artefact.id, replace(ANNA, spaces={"legal": SpaceRole.READER}))
+    await engine.dispose()

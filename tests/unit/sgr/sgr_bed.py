@@ -92,7 +92,9 @@ class Drawer:
     def __init__(self) -> None:
         self.kept: list[tuple[str, str, Rendered]] = []
 
-    async def put(self, owner: str, thread_id: str, rendered: Rendered, citations: Sequence[CitationEvent]) -> Artefact:
+    async def put(
+        self, owner: str, thread_id: str, rendered: Rendered, citations: Sequence[CitationEvent], read: frozenset[str] = frozenset()
+    ) -> Artefact:
         self.kept.append((owner, thread_id, rendered))
         digest = hashlib.sha256(rendered.content).hexdigest()
         return Artefact("a1", rendered.name, rendered.media_type, len(rendered.content), digest, thread_id, 0.0)
