@@ -109,6 +109,18 @@ def test_named_networks_are_the_only_ones_that_reach_the_box():
     assert unit["IPAddressAllow"] == ["127.0.0.1 ::1 10.0.0.0/24 fd00::/8"]
 
 
+def test_an_upstream_is_let_through_by_address_and_port_in_both_fences():
+    upstreams = [{"address": "10.0.0.7", "port": 8000}, {"address": "10.0.0.7", "port": 6379}, {"address": "fd00::7", "port": 9000}]
+    unit = unit_settings(render("service/templates/appliance.service.j2", appliance_upstreams=upstreams))
+    assert unit["IPAddressAllow"] == ["127.0.0.1 ::1 10.0.0.7 fd00::7"]
+    assert unit["OOMPolicy"] == ["continue"]  # a local model that is killed does not take the box along
+    rules = render("firewall/templates/egress.nft.j2", appliance_upstreams=upstreams)
+    accepted = [line.strip() for line in rules.splitlines() if "daddr" in line and "accept" in line]
+    assert accepted == ["ip daddr 10.0.0.7 tcp dport 8000 accept", "ip daddr 10.0.0.7 tcp dport 6379 accept", "ip6 daddr fd00::7 tcp dport 9000 accept"]
+    assert rules.index("th dport { 53") < rules.index("10.0.0.7")  # a resolver stays out of reach there, too
+    assert "daddr 1" not in render("firewall/templates/egress.nft.j2")
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_rates_the_exposure_of_the_unit_at_two_or_less(tmp_path):
     path = tmp_path / "appliance.service"
