@@ -12,6 +12,7 @@ from typing import Final
 from appliance.audit.log import AuditLog
 from appliance.audit.signing import load_or_create_key
 from appliance.contracts.embed.v1.api import Encoder
+from appliance.guard.guardrails_toml import FILE_NAME as GUARDRAILS
 from appliance.home import Home
 from appliance.hub.executor_profile import ProfileShelf
 from appliance.hub.model_spec import ModelCatalog, ModelSpec
@@ -54,6 +55,9 @@ from services.retrieval.parsing.pool import ParserPool
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.tables import SCHEMA as RETRIEVAL_SCHEMA
 from services.retrieval.worker_preparer import WorkerPreparer
+from services.router.guard.live_policies import LivePolicies
+from services.router.guard.policy_chain import PolicyGuard
+from services.router.guard.screened_retrieval import ScreenedRetrieval
 from services.sgr.tables import SCHEMA as SGR_SCHEMA
 
 PAGE_FOLDER: Final = Path(__file__).resolve().parents[1] / "gateway" / "web"
@@ -156,12 +160,16 @@ async def _open(stack: AsyncExitStack, home: Home, settings: AllSettings, catalo
     for task in watching.values():
         stack.push_async_callback(_end, task)
     accounts = await stack.enter_async_context(open_task_accounts(SqlAlchemyUsage(engine), settings.gateway.usage_flush_seconds, models.cards))
-    task_models = TaskModels(models, retrieval.search, settings.tasks.executors, task_counter(accounts, lambda: models.catalog), ProfileShelf(home.models))
+    guard = PolicyGuard(LivePolicies(home.path / GUARDRAILS))
+    task_models = TaskModels(
+        models, ScreenedRetrieval(retrieval.search, guard, audit, "tasks"), settings.tasks.executors, task_counter(accounts, lambda: models.catalog),
+        ProfileShelf(home.models), guard, audit,
+    )  # fmt: skip
     side = await stack.enter_async_context(
         open_task_side(home, settings.tasks, identity, audit, encoder, held.identity if held.problem is None else "", task_models.executors)
     )
     switches.append(lambda other: side.knowledge.switch_encoder(other, other.identity))
-    chat = await stack.enter_async_context(open_chat_side(home, settings.chat, audit, engine, models, retrieval, encoder, side.orchestrator.tasks))
+    chat = await stack.enter_async_context(open_chat_side(home, settings.chat, audit, engine, models, retrieval, encoder, guard, side.orchestrator.tasks))
     clear_tasks = side.orchestrator.clear_space
     purges = {"tasks": clear_tasks, "documents": retrieval.documents.purge, "knowledge": side.knowledge.entries.clear, "late_tasks": clear_tasks, "answers": chat.forget_space}
     purger = SpacePurger(identity.directory, purges)

@@ -15,7 +15,6 @@ from appliance.audit.log import AuditLog
 from appliance.contracts.guard.v1.api import GuardScope
 from appliance.contracts.llm.v1.api import ChatRequest, Tokens
 from appliance.contracts.orchestrator.v1.api import Tasks
-from appliance.guard.guardrails_toml import FILE_NAME as GUARDRAILS
 from appliance.home import Home
 from appliance.kit.cache_settings import CacheSettings, memory_store, shared_store
 from services.agents.bootstrap import AgentSide, open_agents
@@ -27,7 +26,6 @@ from services.gateway.tool_desk import ToolDesk
 from services.retrieval.bootstrap import RetrievalService
 from services.router.answer_cache import AnswerCache
 from services.router.chat_turn import ChatRouter
-from services.router.guard.live_policies import LivePolicies
 from services.router.guard.policy_chain import PolicyGuard
 from services.router.guard.screened_retrieval import ScreenedRetrieval
 from services.router.intents.bootstrap import build_intents
@@ -83,11 +81,10 @@ class ChatSide:
 @asynccontextmanager
 async def open_chat_side(
     home: Home, settings: ChatSettings, audit: AuditLog, engine: AsyncEngine, models: LiveModels, retrieval: RetrievalService, encoder: LiveEncoder,
-    tasks: Tasks | None,
+    guard: PolicyGuard, tasks: Tasks | None,
 ) -> AsyncIterator[ChatSide]:  # fmt: skip
     """Open everything in the order of need; close it in reverse. Raises ``settings_invalid``, ``home_invalid``."""
     async with AsyncExitStack() as stack:
-        guard = PolicyGuard(LivePolicies(home.path / GUARDRAILS))
         cache = await _open_cache(stack, settings.cache, retrieval, encoder)
         agents = await stack.enter_async_context(
             open_agents(

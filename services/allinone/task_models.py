@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from appliance.audit.ports import Auditor
+from appliance.contracts.guard.v1.api import Guard, GuardScope
 from appliance.contracts.orchestrator.v1.values import PerformanceProfile, Task
 from appliance.contracts.retrieval.v1.api import Passage, Retrieval, SearchQuery
 from appliance.hub.executor_profile import ProfileShelf
@@ -19,10 +21,12 @@ from services.orchestrator.executors.local_llm import CurrentModel, LocalLlmExec
 from services.orchestrator.executors.settings import ExecutorSettings
 from services.orchestrator.executors.specialized_ml import SpecializedExecutor, code_analyser
 from services.orchestrator.ports import ExecutorAdapter
+from services.router.guard.guarded_chat_model import GuardedChatModel
 
 ALIAS: Final = "default"
 _PASSAGES: Final = 5
 _ANALYSES: Final = 4
+_AGENT: Final = "tasks"
 _READER: Final = "service:executor:local_llm"
 
 
@@ -35,17 +39,21 @@ class TaskModels:
         settings: of the executors.
         counted: told the metrics of each attempt (``task_accounts``).
         profiles: what was measured of models.
+        guard: policies of the box; a task has those of its space.
+        audit: where the guard's decisions are written.
     """
 
     def __init__(
         self, models: LiveModels, retrieval: Retrieval, settings: ExecutorSettings, counted: Callable[[Task, Mapping[str, object]], None],
-        profiles: ProfileShelf,
+        profiles: ProfileShelf, guard: Guard, audit: Auditor,
     ) -> None:  # fmt: skip
         self._models = models
         self._retrieval = retrieval
         self._settings = settings
         self._counted = counted
         self._profiles = profiles
+        self._guard = guard
+        self._audit = audit
 
     def executors(self, functions: AlgorithmicExecutor) -> tuple[ExecutorAdapter, ...]:
         """Those of this box; the analyser shares the workers of ``functions``."""
@@ -64,6 +72,7 @@ class TaskModels:
             spec.model or spec.alias, served.model, version or spec.engine, served.hold, self._find if served.grounded_only else None,
             PerformanceProfile() if measured is None else measured.performance,
             spec.max_context if measured is None else measured.effective_context or spec.max_context,
+            lambda task: GuardedChatModel(served.model, self._guard, GuardScope((task.space,), _AGENT), self._audit, task.owner),
         )  # fmt: skip
 
     async def _find(self, question: str, space: str) -> Sequence[Passage]:

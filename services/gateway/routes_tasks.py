@@ -35,6 +35,8 @@ def task_routes(box: Dependencies, waits: Slots) -> APIRouter:
     @router.post("", summary="Submit tasks, all or none", **told(TaskList, sends=NewTasks, status=201, example=TASKS_EXAMPLE))
     async def submit(asked: Submission, caller: Caller) -> Response:
         """The same `key` again, in the same space, by the same caller, answers with the task that is there."""
+        if box.quotas is not None:
+            box.quotas.check(caller, tuple({task.space for task in asked.tasks}))
         return answered(TaskList(data=tuple(await present(box.orchestration).tasks.submit(caller, asked.tasks))), 201)
 
     @router.get("", summary="Tasks that the caller may read, newest first", **told(TaskList))

@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -43,7 +43,7 @@ _OPTIONS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "seed": lambda value: isinstance(value, int) and _is_number(value, 0, 2**31),
     "stop": lambda value: isinstance(value, list) and len(value) <= 4 and all(isinstance(one, str) and one for one in value),
 }
-_LASTING: Final = frozenset({"context_length_exceeded", "model_not_found", "invalid_request"})
+_LASTING: Final = frozenset({"content_blocked", "context_length_exceeded", "model_not_found", "invalid_request"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class CurrentModel:
         version: which one exactly, for the history of a task.
         hold: keeps it open for the length of an attempt, whatever is in force by then.
         find: passages for a model that can do nothing without documents; None for one that can.
+        guarded: the model as a task may use it (the policies of its space); the model itself where there are none.
         profile: how fast it was when it was measured.
         context_tokens: what it takes at once; 0 = not known, then what the settings say.
     """
@@ -66,6 +67,7 @@ class CurrentModel:
     find: FindPassages | None = None
     profile: PerformanceProfile = PerformanceProfile()  # noqa: RUF009 - frozen
     context_tokens: int = 0
+    guarded: Callable[[Task], ChatModel] | None = None
 
 
 @dataclass(slots=True)
@@ -175,6 +177,8 @@ class LocalLlmExecutor:
 
     async def _answered(self, task: Task, context: TaskContext) -> ExecutionResult:
         current = self._current()
+        if current.guarded is not None:
+            current = replace(current, model=current.guarded(task))
         with current.hold(), span("task.generate") as traced:
             if traced.is_recording():
                 facts = names.of_model("generation", "chat", current.name, current.version)
