@@ -50,6 +50,8 @@ class Alias:
     alias: str
     model: ChatModel
     hold: Callable[[], AbstractContextManager[None]] = nullcontext
+    version: str = ""
+    cost: Callable[[Usage], float] = lambda _usage: 0.0
 
 
 @dataclass
