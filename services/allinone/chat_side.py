@@ -39,10 +39,11 @@ from services.sgr.service import SchemaGuidedService
 from services.sgr.sqlalchemy_artefacts import SqlAlchemyArtefacts
 from services.sgr.templates.folder_catalogue import FolderCatalogue
 from services.sgr.templates.managed_templates import ManagedTemplates
+from services.sgr.validation import Validation
+from services.validators.address import ValidatorsAddress
+from services.validators.bootstrap import open_validators
 
 DEFAULT: Final = "default"
-_TEMPLATES: Final = "templates"
-_ARTEFACTS: Final = "artefacts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,12 @@ class ChatSettings:
 
     agents: AgentSettings
     cache: CacheSettings
+    validators: ValidatorsAddress
 
     @classmethod
     def read(cls) -> ChatSettings:
         """From the environment; raises ``settings_invalid``."""
-        return cls(AgentSettings.read(), CacheSettings.read())
+        return cls(AgentSettings.read(), CacheSettings.read(), ValidatorsAddress.read())
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,13 @@ async def open_chat_side(
                 screen=lambda text, context: guard.screen_input(text, GuardScope(tuple(context.principal.readable(context.spaces)), context.agent)),
             )
         )  # fmt: skip
-        store = SqlAlchemyArtefacts(engine, home.path / _ARTEFACTS)
+        store = SqlAlchemyArtefacts(engine, home.artefacts)
         await store.collect()
-        catalogue = FolderCatalogue(home.path / _TEMPLATES)
+        catalogue = FolderCatalogue(home.templates)
+        validators = await stack.enter_async_context(open_validators(settings.validators))
         guided = SchemaGuidedService(
             models.served, ScreenedRetrieval(retrieval.search, guard, audit, "reports"), catalogue, OfficeRenderer(catalogue.read), store,
-            screen=DataScreen(guard, audit),
+            screen=DataScreen(guard, audit), validation=Validation(validators, settings.validators.when_down),
         )  # fmt: skip
         intents = await asyncio.to_thread(
             build_intents, home.path, encoder, partial(_ask, models.served), identity=lambda: encoder.held.identity
