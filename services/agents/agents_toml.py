@@ -53,7 +53,8 @@ class ServerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         command: program and arguments, absolute path first; runs without network unless ``network``.
         env: its whole environment, besides PATH, HOME and LANG.
-        readable, writable: paths besides the system's own and its work folder, where the kernel can restrict it.
+        unconfined: start it also where the kernel has no Landlock, and it can read what the box can.
+        readable, writable: paths besides the system's own and its work folder.
         memory_mb: of address space.
         url: streamable HTTP.
         api_key_file: file with a bearer key for ``url``.
@@ -67,6 +68,7 @@ class ServerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=4096)], ...], Meta(max_length=64)] = ()
     env: dict[str, str] = {}
     network: bool = False
+    unconfined: bool = False
     readable: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     memory_mb: Annotated[int, Meta(ge=64, le=1024 * 1024)] = 4096
@@ -157,8 +159,8 @@ def _server_problem(name: str, server: ServerTable) -> str:
             return "url is no address"
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.password:
             return "url must be http(s) with a host and without a password"
-        if server.network or server.env or server.readable or server.writable:
-            return "network, env, readable and writable are for command"
+        if server.network or server.unconfined or server.env or server.readable or server.writable:
+            return "network, unconfined, env, readable and writable are for command"
     elif server.api_key_file:
         return "api_key_file is for url"
     return ""

@@ -1,8 +1,8 @@
 """Starts a site's MCP server with fewer rights: dies with the box, bounded memory, no network, and reads only what it was given.
 
 Runs as a file (``python -I -S mcp_launcher.py OPTIONS -- COMMAND``), replaces itself by the command; standard library only. No network is a must: without it
-the server is not started (exit 77). Reading is restricted by Landlock where the kernel has it (Linux 5.13). Numbers: Linux uapi ``prctl.h``,
-``sched.h``, ``landlock.h``.
+the server is not started (exit 77), and so is Landlock (Linux 5.13), which restricts reading, unless the operator does without it (``--unconfined``). Numbers:
+Linux uapi ``prctl.h``, ``sched.h``, ``landlock.h``.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ _OF_ETC: Final = (
 DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 SYSTEM: Final = ("/usr", "/bin", "/lib", "/lib64", *(f"/etc/{name}" for name in _OF_ETC), "/opt", *DEVICES, "/proc/self", "/sys/fs/cgroup", "/nix")
 NO_ISOLATION: Final = 77
+_FLAGS: Final = frozenset({"--network", "--unconfined"})
 
 
 def main(arguments: list[str]) -> int:
-    """Options: ``--parent PID --memory BYTES --work FOLDER [--network] [--read PATH]… [--write PATH]…``."""
+    """Options: ``--parent PID --memory BYTES --work FOLDER [--network] [--unconfined] [--read PATH]… [--write PATH]…``."""
     options, command = _split(arguments)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -56,6 +57,9 @@ def main(arguments: list[str]) -> int:
     program = os.path.realpath(command[0])
     readable = (*SYSTEM, os.path.dirname(command[0]), os.path.dirname(program), *options.get("--read", ()))  # noqa: PTH120 - start fast
     if not _restrict(libc, readable, (work, *options.get("--write", ()))):
+        if "--unconfined" not in options:
+            print("this kernel has no Landlock, the server could read what the box can: say unconfined = true if it may", file=sys.stderr)
+            return NO_ISOLATION
         print("no Landlock: this server can read what the box can", file=sys.stderr)
     os.chdir(work)
     try:
@@ -70,7 +74,7 @@ def _split(arguments: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     options: dict[str, list[str]] = {}
     rest = iter(arguments[:end])
     for option in rest:
-        options.setdefault(option, []).append("" if option == "--network" else next(rest))
+        options.setdefault(option, []).append("" if option in _FLAGS else next(rest))
     return options, arguments[end + 1 :]
 
 

@@ -157,7 +157,7 @@ class McpPlugin:
 
         self._work.mkdir(parents=True, exist_ok=True, mode=0o700)
         process = ServerProcess(
-            table.command, self._work, table.env, table.memory_mb * 1024 * 1024, table.network, table.readable, table.writable
+            table.command, self._work, table.env, table.memory_mb * 1024 * 1024, table.network, table.readable, table.writable, table.unconfined
         )  # fmt: skip
         yield stdio_transport(process, self._on_lost)
 

@@ -35,6 +35,7 @@ class ServerProcess:
         command: program and arguments.
         work: its folder, may be written; also its HOME.
         env: its whole environment besides PATH, HOME, LANG.
+        unconfined: start it also where the kernel cannot restrict what it reads.
     """
 
     command: Sequence[str]
@@ -44,12 +45,13 @@ class ServerProcess:
     network: bool = False
     readable: Sequence[str] = ()
     writable: Sequence[str] = ()
+    unconfined: bool = False
 
     @property
     def line(self) -> list[str]:
         """The launcher with its options."""
         options = ["--parent", str(os.getpid()), "--memory", str(self.memory_bytes), "--work", str(self.work)]
-        options += ["--network"] if self.network else []
+        options += [*(["--network"] if self.network else []), *(["--unconfined"] if self.unconfined else [])]
         for path in self.readable:
             options += ["--read", path]
         for path in self.writable:
