@@ -77,4 +77,4 @@ class Foresight:
 
 def _turn(context: ToolContext) -> _Key:
     rights = repr(rights_of(context.principal))
-    return (context.principal.subject, rights, context.agent, context.spaces, context.thread_id, context.trace_id)
+    return (context.principal.subject, rights, context.agent, context.spaces, context.thread_id, context.trace_id, context.turn_id)

@@ -186,9 +186,9 @@ class BoxToolbox:
                         return replace(ready, call=call)
             return await self._call(visible, call, arguments, context)
         self._foresight.discard(context)
-        if not context.trace_id or not call.id:
+        if not context.turn_id or not call.id:
             return await self._call(visible, call, arguments, context)
-        key = (context.principal.subject, context.agent, context.thread_id, context.trace_id, call.id, call.name, call.arguments)
+        key = (context.principal.subject, context.agent, context.thread_id, context.turn_id, call.id, call.name, call.arguments)
         standing = self._written.get(key)
         if standing is None:
             standing = self._written[key] = asyncio.get_running_loop().create_future()

@@ -5,6 +5,7 @@ Does not own: who answers (``planning``), what becomes of a model's words (``ans
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -159,7 +160,7 @@ class ChatRouter:
         if toolbox is None:
             return fitting(stream, request) if request.passages else stream(request)
         turn = plan.turn
-        context = ToolContext(principal, plan.agent.name, turn.spaces, turn.thread_id, turn.trace_id, request.deadline)
+        context = ToolContext(principal, plan.agent.name, turn.spaces, turn.thread_id, turn.trace_id, request.deadline, secrets.token_hex(16))
         screen = Screened if guarded is None else guarded.tool
         return tool_loop(stream, request, toolbox, context, screen, replace(self._parts.loop, rounds=min(self._parts.loop.rounds, plan.agent.max_rounds)))
 

@@ -154,7 +154,7 @@ async def test_one_approval_lets_one_of_many_racing_calls_through(tmp_path):
     box = toolbox([tool("send", probe, TEXT)], rules=(), grants=grants)
     await box.run([call("send", '{"text":"a"}')], ANNA)
     await grants.decide(ANNA.principal, grants.list(ANNA.principal)[0].id, "approve")
-    racing = [replace(ANNA, trace_id=str(number)) for number in range(10)]
+    racing = [replace(ANNA, turn_id=str(number)) for number in range(10)]
     outcomes = await asyncio.gather(*(box.run([call("send", '{"text":"a"}', str(n))], context) for n, context in enumerate(racing)))
     assert len(probe.calls) == 1 and sorted(one.code for (one,) in outcomes) == [""] + ["approval_required"] * 9
 

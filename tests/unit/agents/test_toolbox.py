@@ -183,7 +183,7 @@ async def test_the_same_write_of_a_turn_runs_once_also_when_it_comes_again_later
     same = call("write", '{"text":"a"}', "c1")
     outcomes = [*await box.run([same, same], ANNA), *await box.run([same], ANNA)]
     assert [one.content for one in outcomes] == ["done"] * 3 and len(probe.calls) == 1
-    await box.run([same], replace(ANNA, trace_id="another turn"))
+    await box.run([same], replace(ANNA, turn_id="another turn"))
     assert len(probe.calls) == 2
 
 

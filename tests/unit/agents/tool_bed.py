@@ -31,7 +31,7 @@ def person(name: str = "anna", *, roles: Sequence[str] = ("member",), spaces: Ma
 
 CHECKER = ArgumentChecker()  # one for all: a schema takes 15 ms the first time
 ADMIN = person("root", roles=("admin", "member"))
-ANNA = ToolContext(person(), "assistant", thread_id="th_1", trace_id="tr_1")
+ANNA = ToolContext(person(), "assistant", thread_id="th_1", trace_id="tr_1", turn_id="turn_1")
 
 
 @dataclass

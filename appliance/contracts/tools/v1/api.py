@@ -24,8 +24,9 @@ class ToolContext:
         agent: name of the agent that offers the tools (allow-lists are per agent).
         spaces: where the turn may look; None = every readable space.
         thread_id: the thread, "" = none. Results of writing tools belong to it.
-        trace_id: correlation id.
+        trace_id: correlation id; a caller may choose it, and choose it again.
         deadline: ``time.monotonic()`` by which all calls must have ended; None = the tools' own time-outs.
+        turn_id: of this turn alone, made by the box: a writing call of one turn (by its id and arguments) is done once. "" = each call counts.
     """
 
     principal: Principal
@@ -34,6 +35,7 @@ class ToolContext:
     thread_id: str = ""
     trace_id: str = ""
     deadline: float | None = None
+    turn_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
