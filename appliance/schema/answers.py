@@ -13,12 +13,12 @@ told to the model and not checked (the contract of ``AnswerSchema``). Does not o
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -31,6 +31,7 @@ from appliance.language.source_marks import Marks
 from appliance.schema.annotations import VALIDATORS, without_annotations
 from appliance.schema.asking import extracted, repair_messages, told
 from appliance.schema.gate import AdmittedSchema, Violation, admit, refusal
+from appliance.schema.gate_threads import GATE
 from appliance.schema.grammar import Grammar, grammar_of
 from appliance.schema.places import places
 
@@ -114,7 +115,7 @@ async def schema_answer(stream: Stream, request: ChatRequest, capabilities: Capa
                 yield event
         return
     with_tools = bool(request.tools) and request.tool_choice != "none"
-    plan = await asyncio.to_thread(plan_of, wanted.schema, capabilities, with_tools=with_tools)
+    plan = await GATE.run(lambda: plan_of(wanted.schema, capabilities, with_tools=with_tools))
     if request.grounded:
         plan = replace(plan, sources=len(request.passages))
     asked = planned(request, plan)
@@ -214,7 +215,7 @@ async def attempt(stream: Stream, request: ChatRequest, plan: AnswerPlan, number
         tail, violations = await _checked(found, finish, plan)
         whole = found + tail
         if not violations and plan.sources is not None:
-            whole, violations = await asyncio.to_thread(_with_true_marks, whole, plan.admitted, plan.sources)
+            whole, violations = await GATE.run(partial(_with_true_marks, whole, plan.admitted, plan.sources))
         return Outcome(tuple(events), text if violations else whole, finish, calls=False, violations=violations)
 
 
@@ -222,7 +223,7 @@ async def _checked(text: str, finish: Finish, plan: AnswerPlan) -> tuple[str, tu
     """The ending of a cut answer, and what is wrong with the whole."""
     if finish.reason == "content_filter":
         raise ApplianceError("content_blocked", "the model's own filter stopped the answer", hint="ask in other words")
-    return await asyncio.to_thread(_check, text, finish, plan)  # bounded, but seconds of CPU for a schema that was made to be slow
+    return await GATE.run(lambda: _check(text, finish, plan))  # bounded, but seconds of CPU for a schema that was made to be slow
 
 
 def _check(text: str, finish: Finish, plan: AnswerPlan) -> tuple[str, tuple[Violation, ...]]:

@@ -17,6 +17,7 @@ from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, DoneEvent
 from appliance.identity.principal import Principal
 from appliance.kit.errors import ApplianceError
 from appliance.kit.logging import get_logger
+from appliance.schema.gate_threads import GATE
 from services.gateway import sse
 from services.gateway.asgi import Exchange, Gone
 from services.gateway.authentication import ALLOWED, DENIED, ON_RECORD, Door, client_address, forget, spaces_detail
@@ -166,7 +167,7 @@ class ChatEdge:
         try:
             self._conversation.check(request.model, request.spaces, principal)
             if request.tools or request.response_format is not None:
-                turn = await asyncio.to_thread(_turn, request, exchange.request_id, self._settings)  # the gate may take 100 ms for a large schema
+                turn = await GATE.run(lambda: _turn(request, exchange.request_id, self._settings))  # the gate may take 100 ms for a large schema
             else:
                 turn = _turn(request, exchange.request_id, self._settings)
             if request.thread_id is not None:

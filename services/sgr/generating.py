@@ -6,10 +6,10 @@ How a model is held to a schema is ``appliance.schema.answers``; this adds what 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +21,7 @@ from appliance.schema.annotations import without_annotations
 from appliance.schema.answers import AnswerPlan, Outcome, attempt, plan_of, planned, unsatisfied
 from appliance.schema.asking import repair_messages
 from appliance.schema.gate import Violation
+from appliance.schema.gate_threads import GATE
 from services.sgr.domain import Draft, Order, citation
 from services.sgr.validation import Validation, validated
 
@@ -39,7 +40,7 @@ async def generate(
         ApplianceError: as ``SchemaGuided.format``.
     """
     schema = without_annotations(order.admitted.schema) if isinstance(order.admitted.schema, dict) else order.admitted.schema
-    plan = await asyncio.to_thread(plan_of, schema, model.capabilities)
+    plan = await GATE.run(lambda: plan_of(schema, model.capabilities))
     if order.grounded or order.request.draft:
         plan = replace(plan, sources=len(order.passages))
     yield FormatStep(
@@ -51,7 +52,7 @@ async def generate(
     for number in range(1, rounds + 1):
         outcome = await attempt(model.stream, asked, plan, number)
         usage = _sum(usage, outcome.finish.usage)
-        draft, violations = await asyncio.to_thread(_judged, outcome, order, plan)
+        draft, violations = await GATE.run(partial(_judged, outcome, order, plan))
         if draft is not None:
             judgement = await validation.judge(order.admitted, draft.data)
             draft, violations = (None, judgement.violations) if judgement.violations else (replace(draft, unasked=judgement.unasked), ())

@@ -18,6 +18,7 @@ from appliance.kit import span_attributes as names
 from appliance.kit.errors import ApplianceError, not_found
 from appliance.kit.telemetry import span
 from appliance.schema.gate import admit
+from appliance.schema.gate_threads import GATE
 from services.sgr.domain import Draft, Order
 from services.sgr.generating import generate
 from services.sgr.markdown import markdown
@@ -141,7 +142,7 @@ class SchemaGuidedService:
         schema = request.schema if request.schema is not None else template.schema_in(request.language) if template is not None else None
         if schema is None:
             raise ApplianceError("invalid_request", "there is neither a schema nor a template", hint="send one of them")
-        admitted = await asyncio.to_thread(admit, schema)
+        admitted = await GATE.run(lambda: admit(schema))
         await self._validation.admit(admitted)
         hint = template.hints.get(template.language(request.language), "") if template is not None else ""
         return Order(request, admitted, hint)
