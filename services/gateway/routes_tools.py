@@ -45,11 +45,12 @@ def tool_routes(desk: ToolDesk) -> APIRouter:
     """``/api/agents``, ``/api/tools`` and ``/api/tools/approvals``."""
     router = APIRouter(prefix="/api", tags=["tools"])
 
-    @router.get("/agents", summary="Agents, without their prompts", **told())
-    async def agents(_caller: Caller) -> Response:
+    @router.get("/agents", summary="Agents that the caller may ask, without their prompts", **told())
+    async def agents(caller: Caller) -> Response:
         rows = [
             {"name": one.name, "titles": one.titles, "tools": one.tools, "model": one.model, "retrieval": one.retrieval, "maxRounds": one.max_rounds}
             for one in desk.agents.all()
+            if one.is_for(caller)
         ]
         return answered({"data": rows})
 
@@ -58,8 +59,7 @@ def tool_routes(desk: ToolDesk) -> APIRouter:
         if every:
             _for_administrators(caller)
             return answered({"data": list(desk.toolbox.describe())})
-        if desk.agents.get(agent) is None:
-            raise not_found("agent")
+        _check_agent(desk, agent, caller)
         offered = desk.toolbox.offered(ToolContext(caller, agent))
         return answered({"data": [{"name": one.name, "description": one.description, "parameters": one.parameters} for one in offered]})
 
@@ -74,8 +74,7 @@ def tool_routes(desk: ToolDesk) -> APIRouter:
         **told(sends=ToolCallByHand, example={"name": "calculator", "arguments": {"expression": "6*7"}}),
     )
     async def call(caller: Caller, asked: Calling) -> Response:
-        if desk.agents.get(asked.agent) is None:
-            raise not_found("agent")
+        _check_agent(desk, asked.agent, caller)
         context = ToolContext(caller, asked.agent, asked.spaces, trace_id=correlation_id.get())
         one = ToolCall(f"hand-{secrets.token_hex(8)}", asked.name, bytes(asked.arguments).decode())
         (outcome,) = await desk.toolbox.run([one], context)
@@ -95,6 +94,12 @@ def tool_routes(desk: ToolDesk) -> APIRouter:
         return answered(await desk.approvals.decide(caller, approval_id, asked.decision))
 
     return router
+
+
+def _check_agent(desk: ToolDesk, name: str, caller: Principal) -> None:
+    agent = desk.agents.get(name)
+    if agent is None or not agent.is_for(caller):
+        raise not_found("agent")
 
 
 def _for_administrators(caller: Principal) -> None:

@@ -71,7 +71,7 @@ class Planning:
         scope = GuardScope(tuple(sorted(readable)), turn.agent or DOCUMENTS.name)
         if self._parts.guard is not None:
             turn = await self._screened(turn, principal, scope, steps)
-        agent, unclear = await self._agent(turn, readable, steps)
+        agent, unclear = await self._agent(turn, principal, readable, steps)
         if agent is not DOCUMENTS:
             turn, scope = _as_agent(turn, agent, principal), replace(scope, agent=agent.name)
         return Plan(turn, agent, self._served(turn.model), scope, tuple(steps), unclear)
@@ -104,15 +104,17 @@ class Planning:
             raise ApplianceError("content_blocked", f"a policy of this box does not let this text in: {kinds}", hint="leave that out", param="messages")
         return replace(turn, messages=messages)
 
-    async def _agent(self, turn: ChatTurn, readable: frozenset[str], steps: list[StepEvent]) -> tuple[Agent, Decision | None]:
-        agents, intents = self._parts.agents, self._parts.intents
+    async def _agent(
+        self, turn: ChatTurn, principal: Principal, readable: frozenset[str], steps: list[StepEvent]
+    ) -> tuple[Agent, Decision | None]:
+        intents = self._parts.intents
         if turn.agent:
-            found = agents.get(turn.agent) if agents is not None else None
+            found = self._known(turn.agent, principal)
             if found is None and turn.agent != DOCUMENTS.name:
                 raise not_found("agent")
             return found or DOCUMENTS, None
         if intents is None or not intents.active or turn.tools or turn.messages[-1].role == "tool":
-            return (agents.get(DOCUMENTS.name) or DOCUMENTS) if agents is not None else DOCUMENTS, None
+            return self._known(DOCUMENTS.name, principal) or DOCUMENTS, None
         with span("router.classify") as current:
             decision = await intents.decide(turn.messages, detect_language(turn.messages[-1].content), spaces=readable)
             if current.is_recording():
@@ -120,11 +122,16 @@ class Planning:
                 current.set_attributes({"appliance.route": route, "appliance.route.source": decision.source, "appliance.route.level": decision.level})
                 current.set_attributes({"appliance.route.confidence": float(decision.confidence), "appliance.route.out_of_scope": decision.out_of_scope})
         name = decision.route.agent if decision.route is not None else DOCUMENTS.name
-        steps.append(route_step(decision, name))
-        agent = (agents.get(name) if agents is not None else None) or DOCUMENTS
+        agent = self._known(name, principal) or DOCUMENTS
+        steps.append(route_step(decision, agent.name))
         if decision.route is not None and decision.route.model:
             agent = replace(agent, model=decision.route.model)
         return agent, decision if decision.route is None and decision.options and not decision.out_of_scope else None
+
+    def _known(self, name: str, principal: Principal) -> Agent | None:
+        """The agent, when this caller may know of it; the one that answers by default is no secret."""
+        agent = self._parts.agents.get(name) if self._parts.agents is not None else None
+        return agent if agent is not None and (name == DOCUMENTS.name or agent.is_for(principal)) else None
 
 
 def _as_agent(turn: ChatTurn, agent: Agent, principal: Principal) -> ChatTurn:

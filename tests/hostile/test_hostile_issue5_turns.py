@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import pytest
 
 from appliance.contracts.llm.v1.api import Capabilities
 from appliance.contracts.router.v1.agents import Agent
+from appliance.identity.principal import Principal, SpaceRole
+from appliance.kit.errors import ApplianceError
+from services.gateway.api import build_api
+from services.gateway.front import PRINCIPAL
+from services.gateway.routes_tools import tool_routes
+from services.gateway.tool_desk import ToolDesk
 from services.router.parts import Parts
 from tests.unit.agents.test_tool_loop import Model, asks
 from tests.unit.agents.test_tool_loop import says as words
-from tests.unit.agents.tool_bed import Probe, call, tool, toolbox
-from tests.unit.router.turn_bed import Shelf, answered, router
+from tests.unit.agents.tool_bed import Probe, call, grants_in, tool, toolbox
+from tests.unit.router.turn_bed import ANNA, Shelf, answered, router, says
+
+BORIS = Principal("user:boris", "user", frozenset({"member"}), spaces={"sales": SpaceRole.READER})
+LAWYER = Agent("lawyer", {"en": "The merger with Acme"}, tools=("*",), spaces=("legal", "board"))
 
 
 class TheseAgents:
@@ -35,3 +48,29 @@ async def test_a_request_id_that_comes_again_does_not_swallow_the_second_effect(
         model.capabilities = Capabilities(tools=True)  # type: ignore[attr-defined]
         await answered(router(model, Shelf(), parts), "send it", agent="helper", trace_id="the-same", thread_id="th_1")
     assert len(sent.calls) == 2, "once in each turn"
+
+
+async def test_an_agent_of_spaces_that_a_caller_may_not_read_looks_absent(tmp_path: Path) -> None:
+    agents = TheseAgents(LAWYER, Agent("helper", spaces=()))
+    api = build_api([tool_routes(ToolDesk(toolbox([tool("send", Probe())]), agents, grants_in(tmp_path)))])
+    seen = {}
+    for who in (ANNA, BORIS):
+
+        async def let_in(scope, receive, send, who=who) -> None:  # type: ignore[no-untyped-def]
+            await api({**scope, PRINCIPAL: who}, receive, send)
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(let_in), base_url="http://box") as http:
+            seen[who.subject] = (
+                [one["name"] for one in (await http.get("/api/agents")).json()["data"]],
+                (await http.get("/api/tools?agent=lawyer")).status_code,
+                (await http.post("/api/tools/call", json={"name": "send", "agent": "lawyer"})).status_code,
+            )
+    assert seen == {ANNA.subject: (["lawyer", "helper"], 200, 200), BORIS.subject: (["helper"], 404, 404)}
+
+
+async def test_a_turn_does_not_reach_an_agent_of_foreign_spaces() -> None:
+    parts = Parts(agents=TheseAgents(LAWYER))
+    assert await answered(router(says("hello"), parts=parts), "hello", agent="lawyer", principal=ANNA)
+    with pytest.raises(ApplianceError) as caught:
+        await answered(router(says("hello"), parts=parts), "hello", agent="lawyer", principal=BORIS)
+    assert caught.value.code == "not_found"

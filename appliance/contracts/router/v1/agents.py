@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from appliance.identity.principal import Principal
+
 
 @dataclass(frozen=True, slots=True)
 class Agent:
@@ -17,7 +19,7 @@ class Agent:
         system_prompt: put before the conversation; "" = none. Not to be repeated to anyone.
         tools: names that it may use; ``server__*`` means every tool of an MCP server, ``*`` every tool.
         model: alias in models.toml; "" = the one that the caller named.
-        spaces: where it looks, cut to what the caller may read; None = every readable space.
+        spaces: where it looks, cut to what the caller may read; None = every readable space. Who may read none of them is not told that it is there.
         retrieval: documents are searched before the model is asked.
         max_rounds: times that the model may ask for tools in one turn.
     """
@@ -30,6 +32,10 @@ class Agent:
     spaces: tuple[str, ...] | None = None
     retrieval: bool = True
     max_rounds: int = 8
+
+    def is_for(self, principal: Principal) -> bool:
+        """Whether the caller may know of it: it looks everywhere or nowhere, or the caller may read some of its spaces."""
+        return not self.spaces or bool(principal.readable(self.spaces))
 
     def allows(self, tool: str) -> bool:
         """Whether ``tool`` is on its list."""
