@@ -8,7 +8,7 @@ How a chat turn uses it (``asked`` is the turn after routing and the input guard
     async with answers.turn(asked) as lookup:
         events = await lookup.by_library()              # µs; None without a hit
         if events is None:
-            found = await retrieval.search(...)
+            found = await retrieval.search(...)         # lookup.must_search() when the guard had something to say about it
             events = await lookup.by_passages(found, grounded=grounded)
         if events is not None:
             for event in events:                        # step "cache", text, citations, DoneEvent(cached=True)
@@ -147,6 +147,12 @@ class Lookup:
         if data is not None and (events := _replay(data, "exact", "library")) is not None:
             return events
         return await self._fly(self._library)
+
+    def must_search(self) -> None:
+        """What the search found goes on record each time: nobody gets this answer without a search of their own."""
+        self._library = None
+        if self._cache.revision is not None:
+            self._land(None)  # who waits under the library's key has not searched
 
     async def by_passages(self, found: SearchResult, *, grounded: bool) -> Replay | None:
         """An answer to the same question from exactly what was found, then to a similar question (when that is on)."""

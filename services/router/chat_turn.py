@@ -111,6 +111,8 @@ class ChatRouter:
             found, steps = await self._search(plan, principal)
             for step in steps:
                 yield step
+            if lookup is not None and any(step.name == "guard" for step in steps):
+                lookup.must_search()
         if lookup is not None and (replay := await lookup.by_passages(found, grounded=grounded)) is not None:
             for event in replay:
                 yield event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,16 +12,21 @@ import pytest
 from appliance.contracts.llm.v1.api import Capabilities
 from appliance.contracts.router.v1.agents import Agent
 from appliance.identity.principal import Principal, SpaceRole
+from appliance.kit.cache import MemoryCacheStore
+from appliance.kit.cache_settings import CacheSettings
 from appliance.kit.errors import ApplianceError
 from services.gateway.api import build_api
 from services.gateway.front import PRINCIPAL
 from services.gateway.routes_tools import tool_routes
 from services.gateway.tool_desk import ToolDesk
+from services.router.answer_cache import AnswerCache
+from services.router.guard.live_policies import LivePolicies
+from services.router.guard.policy_chain import PolicyGuard
 from services.router.parts import Parts
 from tests.unit.agents.test_tool_loop import Model, asks
 from tests.unit.agents.test_tool_loop import says as words
 from tests.unit.agents.tool_bed import Probe, call, grants_in, tool, toolbox
-from tests.unit.router.turn_bed import ANNA, Shelf, answered, router, says
+from tests.unit.router.turn_bed import ANNA, Records, Shelf, answered, passage, router, says, steps, text_of
 
 BORIS = Principal("user:boris", "user", frozenset({"member"}), spaces={"sales": SpaceRole.READER})
 LAWYER = Agent("lawyer", {"en": "The merger with Acme"}, tools=("*",), spaces=("legal", "board"))
@@ -74,3 +80,20 @@ async def test_a_turn_does_not_reach_an_agent_of_foreign_spaces() -> None:
     with pytest.raises(ApplianceError) as caught:
         await answered(router(says("hello"), parts=parts), "hello", agent="lawyer", principal=BORIS)
     assert caught.value.code == "not_found"
+
+
+async def test_an_answer_from_guarded_passages_is_not_given_again_without_the_record(tmp_path: Path) -> None:
+    file, records = tmp_path / "guardrails.toml", Records()
+    file.write_text('schema_version = 1\n[default]\npii = { passage = "mask" }\n')
+    cache = AnswerCache(CacheSettings(), MemoryCacheStore(), revision=lambda: "1")
+    parts = Parts(guard=PolicyGuard(LivePolicies(file)), record=records, cache=cache)
+    model = says("It is secret.")
+    for number, text in enumerate(("Her number is 112-233-445 95.", "Her room is blue.")):
+        shelf = Shelf(passage(number + 1, text))
+        box = router(model, shelf, parts)
+        records.all.clear()
+        turns = [answered(box, f"question {number}", options={"temperature": 0}) for _ in range(2)]
+        events = [*await asyncio.gather(*turns), await answered(box, f"question {number}", options={"temperature": 0})]
+        assert {text_of(one) for one in events} == {"It is secret."}
+        assert steps(events[2], "cache"), "from the same passages it is given again"
+        assert (len(shelf.asked), len(records.all)) == ((3, 3) if number == 0 else (1, 0))
