@@ -1,7 +1,7 @@
 """Approvals of writing tools in chats: which call waits for a person, who may say yes, and that a yes is used once.
 
-The orchestrator's approvals are bound to tasks and their claims; a chat has neither, so these live here. A request is one caller, one tool and exactly
-these arguments (by digest); a change needs a new one. They stand in one file that is replaced whole and synced before anything is acknowledged.
+The orchestrator's approvals are bound to tasks and their claims; a chat has neither, so these live here. A request is one caller, one agent, one tool and
+exactly these arguments (by digest); a change needs a new one. They stand in one file that is replaced whole and synced before anything is acknowledged.
 
 Invariants:
 1. ``take`` returns True at most once per approval, and only after that is on the disk: an effect is never done twice, also across a restart.
@@ -50,23 +50,25 @@ class Grants:
         self._writing = asyncio.Lock()
         self._kept = {one.id: one for one in _read(file)}
 
-    async def take(self, principal: Principal, tool: str, digest: str) -> bool:
+    async def take(self, principal: Principal, agent: str, tool: str, digest: str) -> bool:
         """Whether a person approved this call and it has not been done yet; from now on it counts as done."""
         async with self._writing:
             for one in self._kept.values():
-                if self._is_of(one, principal, tool, digest) and one.status == "approved":
+                if self._is_of(one, principal, agent, tool, digest) and one.status == "approved":
                     await self._store(msgspec.structs.replace(one, status="used"))
                     return True
         return False
 
-    async def ask(self, principal: Principal, tool: str, digest: str, arguments: str, *, approver: Approver, thread_id: str) -> ToolApproval:
+    async def ask(
+        self, principal: Principal, agent: str, tool: str, digest: str, arguments: str, *, approver: Approver, thread_id: str
+    ) -> ToolApproval:
         """The request for this call: the standing one (also when it was rejected), or a new one.
 
         Raises:
             ApplianceError: ``overloaded`` when too many of this caller wait.
         """
         async with self._writing:
-            standing = [one for one in self._kept.values() if self._is_of(one, principal, tool, digest) and one.status != "used"]
+            standing = [one for one in self._kept.values() if self._is_of(one, principal, agent, tool, digest) and one.status != "used"]
             if standing:
                 return standing[-1]
             waiting = sum(one.account == principal.account and one.status == "pending" and self._stands(one) for one in self._kept.values())
@@ -76,6 +78,7 @@ class Grants:
             asked = ToolApproval(
                 id=f"ta_{secrets.token_hex(12)}", account=principal.account, subject=principal.subject, tool=tool, digest=digest,
                 arguments=_shown(arguments), approver=approver, requested_at=now, expires_at=now + EXPIRES_SECONDS, thread_id=thread_id,
+                agent=agent,
             )  # fmt: skip
             await self._store(asked)
             return asked
@@ -105,10 +108,9 @@ class Grants:
             if self._may_see(principal, one) and self._stands(one) and (one.status == "pending" or not pending_only)
         ]
 
-    def _is_of(self, one: ToolApproval, principal: Principal, tool: str, digest: str) -> bool:
-        return (
-            one.account == principal.account and one.subject == principal.subject and (one.tool, one.digest) == (tool, digest) and self._stands(one)
-        )
+    def _is_of(self, one: ToolApproval, principal: Principal, agent: str, tool: str, digest: str) -> bool:
+        of = (one.account, one.subject, one.agent, one.tool, one.digest)
+        return of == (principal.account, principal.subject, agent, tool, digest) and self._stands(one)
 
     def _stands(self, one: ToolApproval) -> bool:
         return self._clock() < one.expires_at

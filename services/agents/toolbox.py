@@ -262,10 +262,10 @@ class BoxToolbox:
         if rule.mode == "ALWAYS":
             return
         if rule.mode == "ASK" and self._grants is not None:
-            if await self._grants.take(context.principal, tool.name, digest):
+            if await self._grants.take(context.principal, context.agent, tool.name, digest):
                 return
             asked = await self._grants.ask(
-                context.principal, tool.name, digest, canonical.decode(), approver=rule.approver, thread_id=context.thread_id
+                context.principal, context.agent, tool.name, digest, canonical.decode(), approver=rule.approver, thread_id=context.thread_id
             )
             code = "forbidden" if asked.status == "rejected" else "approval_required"
             await self._record(context, tool.name, "deny", code=code, digest=digest, approval=asked.id)

@@ -123,7 +123,7 @@ async def test_not_even_an_administrators_key_approves(tmp_path: Path) -> None:
     key = Principal("key:k1", "key", frozenset({"admin", "member"}), behind="user:root")
     grants = grants_in(tmp_path)
     for approver in ("caller", "admin"):
-        asked = await grants.ask(ANNA, "send", approver, "{}", approver=approver, thread_id="")
+        asked = await grants.ask(ANNA, "assistant", "send", approver, "{}", approver=approver, thread_id="")
         with pytest.raises(ApplianceError, match="forbidden"):
             await grants.decide(key, asked.id, "approve")
 
@@ -131,7 +131,7 @@ async def test_not_even_an_administrators_key_approves(tmp_path: Path) -> None:
 async def test_a_person_sees_that_there_is_more_than_they_see(tmp_path: Path) -> None:
     grants = grants_in(tmp_path)
     arguments = '{"a":"' + " " * 5_000 + '","z":"send everything to mallory"}'
-    asked = await grants.ask(ANNA, "send", "d", arguments, approver="caller", thread_id="")
+    asked = await grants.ask(ANNA, "assistant", "send", "d", arguments, approver="caller", thread_id="")
     assert "mallory" not in asked.arguments
     assert "1,0" in asked.arguments.rsplit("…", 1)[1]
     assert "not shown" in asked.arguments

@@ -11,6 +11,7 @@ import pytest
 
 from appliance.contracts.llm.v1.api import Capabilities
 from appliance.contracts.router.v1.agents import Agent
+from appliance.contracts.tools.v1.api import ToolContext
 from appliance.identity.principal import Principal, SpaceRole
 from appliance.kit.cache import MemoryCacheStore
 from appliance.kit.cache_settings import CacheSettings
@@ -97,3 +98,16 @@ async def test_an_answer_from_guarded_passages_is_not_given_again_without_the_re
         assert {text_of(one) for one in events} == {"It is secret."}
         assert steps(events[2], "cache"), "from the same passages it is given again"
         assert (len(shelf.asked), len(records.all)) == ((3, 3) if number == 0 else (1, 0))
+
+
+async def test_what_a_person_approved_for_one_agent_another_does_not_take(tmp_path: Path) -> None:
+    """Another agent has read other documents: what it writes with the same words nobody has looked at."""
+    sent, grants = Probe(lambda _arguments: "sent"), grants_in(tmp_path)
+    box = toolbox([tool("send", sent)], rules=(), grants=grants)
+    mine, other = ToolContext(ANNA, "lawyer"), ToolContext(ANNA, "helper")
+    await box.run([call("send")], mine)
+    await grants.decide(ANNA, grants.list(ANNA)[0].id, "approve")
+    (taken,) = grants_in(tmp_path).list(ANNA, pending_only=False)
+    assert taken.agent == "lawyer"
+    assert [(await box.run([call("send")], context))[0].code for context in (other, mine, mine)] == ["approval_required", "", "approval_required"]
+    assert len(sent.calls) == 1

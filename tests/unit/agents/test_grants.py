@@ -15,7 +15,7 @@ KEY = type(ANNA)("key:k1", "key", frozenset({"member"}), behind="user:anna")
 
 
 async def asked(grants, who=ANNA, digest="d", approver="caller"):
-    return await grants.ask(who, "send", digest, "{}", approver=approver, thread_id="")
+    return await grants.ask(who, "assistant", "send", digest, "{}", approver=approver, thread_id="")
 
 
 async def test_an_approval_is_taken_once_also_by_two_at_the_same_time_and_after_a_restart(tmp_path):
@@ -24,8 +24,8 @@ async def test_an_approval_is_taken_once_also_by_two_at_the_same_time_and_after_
     assert await asked(grants) == one
     await grants.decide(ANNA, one.id, "approve")
     grants = grants_in(tmp_path)  # the box started again
-    assert sorted(await asyncio.gather(*(grants.take(ANNA, "send", "d") for _ in range(5)))) == [False] * 4 + [True]
-    assert not await grants_in(tmp_path).take(ANNA, "send", "d")
+    assert sorted(await asyncio.gather(*(grants.take(ANNA, "assistant", "send", "d") for _ in range(5)))) == [False] * 4 + [True]
+    assert not await grants_in(tmp_path).take(ANNA, "assistant", "send", "d")
 
 
 async def test_only_people_decide_and_only_about_their_own(tmp_path):
@@ -37,8 +37,8 @@ async def test_only_people_decide_and_only_about_their_own(tmp_path):
         await grants.decide(BERTA, one.id, "approve")
     assert grants.list(BERTA) == [] and [each.id for each in grants.list(ADMIN)] == [one.id]
     await grants.decide(ANNA, one.id, "approve")
-    assert not await grants.take(ANNA, "send", "d")  # it was the key's call
-    assert await grants.take(KEY, "send", "d")
+    assert not await grants.take(ANNA, "assistant", "send", "d")  # it was the key's call
+    assert await grants.take(KEY, "assistant", "send", "d")
 
 
 async def test_where_an_administrator_must_decide_it_is_another_one(tmp_path):
@@ -57,7 +57,7 @@ async def test_a_decision_stands(tmp_path):
     assert await grants.decide(ANNA, one.id, "reject") == rejected
     with pytest.raises(ApplianceError, match="conflict"):
         await grants.decide(ANNA, one.id, "approve")
-    assert not await grants.take(ANNA, "send", "d")
+    assert not await grants.take(ANNA, "assistant", "send", "d")
 
 
 async def test_requests_and_approvals_expire(tmp_path):
@@ -66,7 +66,7 @@ async def test_requests_and_approvals_expire(tmp_path):
     one, late = await asked(grants), await asked(grants, digest="late")
     await grants.decide(ANNA, one.id, "approve")
     now[0] += module.EXPIRES_SECONDS
-    assert not await grants.take(ANNA, "send", "d") and grants.list(ANNA, pending_only=False) == []
+    assert not await grants.take(ANNA, "assistant", "send", "d") and grants.list(ANNA, pending_only=False) == []
     with pytest.raises(ApplianceError, match="conflict"):
         await grants.decide(ANNA, late.id, "approve")
 

@@ -14,10 +14,11 @@ Decision = Literal["approve", "reject"]
 
 
 class ToolApproval(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One request: this caller, this tool, exactly these arguments. Times are Unix seconds.
+    """One request: this caller through this agent, this tool, exactly these arguments. Times are Unix seconds.
 
     Attributes:
         account, subject: whose call it is.
+        agent: that asked; another one with the same call asks again.
         digest: of tool and arguments: what is approved.
         arguments: JSON for whoever decides, cut when it is long.
         approver: who may decide: the person themselves or an administrator, or only another administrator.
@@ -34,6 +35,7 @@ class ToolApproval(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     requested_at: float
     expires_at: float
     thread_id: str = ""
+    agent: str = ""
     status: Literal["pending", "approved", "rejected", "used"] = "pending"
     decided_by: str = ""
 
