@@ -1,6 +1,6 @@
 """One running child with one GGUF, as the box sees it: started, waited for until it serves, watched for its end, killed.
 
-Owns: the child, its pipes, its socket's folder, its last words. Does not own: when there is to be one (``llama_engine``), what it is asked
+Owns: the child, its pipes, its last words. Does not own: when there is to be one (``llama_engine``), what it is asked
 (``llama_chat_model``).
 """
 
@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +23,11 @@ from appliance.kit.errors import ApplianceError
 from appliance.kit.offline import PLACES, SWITCHES
 from services.llm.llama.llama_plan import LlamaPlan
 from services.llm.llama.llama_worker import Orders, Ready
+from services.llm.llama.socket_folder import SocketFolder
 
 _ROOT: Final = Path(__file__).resolve().parents[3]
+_SOCKET: Final = "llama.sock"
 _WORKER: Final = "services.llm.llama.llama_worker"
-_PREFIX: Final = "appliance-llm-"
 _EXIT_SECONDS: Final = 3.0
 _LOAD_BASE_SECONDS: Final = 60.0
 _LOAD_BYTES_PER_SECOND: Final = 20 * 1024 * 1024  # the slowest disk that a site has
@@ -52,7 +51,7 @@ class LlamaLostError(Exception):
 class LlamaProcess:
     """A child that serves on ``socket`` until :attr:`gone` is set."""
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, folder: SocketFolder) -> None:
         self._process = process
         self._folder = folder
         self._notes: deque[str] = deque(maxlen=_NOTES)
@@ -74,10 +73,9 @@ class LlamaProcess:
             LlamaLostError: it did not come up.
             ApplianceError: ``unavailable`` when the machine has no process to give.
         """
-        _sweep()
-        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))  # 0700: nobody else reaches the socket
+        folder = SocketFolder.make()
         orders = Orders(
-            os.getpid(), str(folder / "llama.sock"), alias, plan.model, plan.context, plan.parallel, plan.threads, plan.gpu_layers, plan.limit_bytes
+            os.getpid(), str(folder.path / _SOCKET), alias, plan.model, plan.context, plan.parallel, plan.threads, plan.gpu_layers, plan.limit_bytes
         )
         words = [*(command or (sys.executable, "-s", "-P", "-m", _WORKER)), msgspec.json.encode(orders).decode()]
         try:
@@ -85,8 +83,10 @@ class LlamaProcess:
                 *words, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
                 env=_environment(), cwd="/", start_new_session=True, limit=64 * 1024,
             )  # fmt: skip
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException as error:
+            folder.remove()
+            if not isinstance(error, OSError):
+                raise
             raise ApplianceError("unavailable", "the process of the model cannot be started", hint="check memory and process limits") from error
         child = cls(process, folder)
         try:
@@ -100,7 +100,7 @@ class LlamaProcess:
     @property
     def socket(self) -> str:
         """Path of the socket that it serves on."""
-        return str(self._folder / "llama.sock")
+        return str(self._folder.path / _SOCKET)
 
     @property
     def pid(self) -> int:
@@ -151,7 +151,7 @@ class LlamaProcess:
         self._listening.cancel()
         last = f": {self._notes[-1]}" if self._notes else ""
         self.reason = f"it ended ({_ending(status)}){last}"
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
         self.gone.set()
 
     def kill(self) -> None:
@@ -173,14 +173,6 @@ class LlamaProcess:
             self.kill()
             raise
         await self.gone.wait()
-
-
-def _sweep() -> None:
-    """Remove the folders of boxes that were killed: theirs is the only end that leaves one behind."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX).split("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ending(status: int) -> str:
