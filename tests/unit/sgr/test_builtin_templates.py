@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pypdfium2
 import pytest
 from docx import Document
 from pptx import Presentation
@@ -102,3 +106,21 @@ def test_the_committed_files_are_what_the_builder_makes() -> None:
     for one, index in ((ALL[0], 1), (ALL[3], 0)):  # all eight take seconds
         made, committed = Package.read(one.make(index)).parts, parts((BUILTIN_FOLDER / f"{one.name}.{LANGUAGES[index]}.{one.output}").read_bytes())
         assert {name for name in made.keys() | committed.keys() if made.get(name) != committed.get(name)} == set(), one.name
+
+
+@pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is not installed")
+def test_libreoffice_opens_each_and_shows_what_was_filled_in(catalogue: FolderCatalogue, tmp_path: Path) -> None:
+    files, seen = [], {"report": "Продлить", "agenda": "Budget", "milestone-plan": "Lease", "slide-deck": "Итоги"}
+    for name in seen:
+        template = catalogue.get(name)
+        rendered = OfficeRenderer(catalogue.read).render(template, DATA[name], "ru", [CITED])
+        files.append(tmp_path / f"{name}.{template.output}")
+        files[-1].write_bytes(rendered.content)
+    profile = f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}"
+    command = ["soffice", profile, "--headless", "--convert-to", "pdf", "--outdir", str(tmp_path), *map(str, files)]
+    subprocess.run(command, check=True, capture_output=True, timeout=110, env={**os.environ, "HOME": str(tmp_path)})
+    for name, words_in_it in seen.items():
+        pages = pypdfium2.PdfDocument(tmp_path / f"{name}.pdf")
+        text = "\n".join(page.get_textpage().get_text_range() for page in pages)
+        assert words_in_it in text, name
+        assert CITED.document_name in text, name
