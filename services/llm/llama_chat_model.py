@@ -148,10 +148,17 @@ class LlamaChatModel:
         raise AssertionError
 
     async def _post(self, process: LlamaProcess, question: Asked, ends_at: float) -> aiohttp.ClientResponse:
+        began = time.monotonic()
+        try:
+            async with _until(ends_at):
+                response = await (await self._connected(process)).post(_URL, data=question.body, headers=_HEADERS)
+        except ApplianceError:
+            self._engine.left_waiting(process, time.monotonic() - began)
+            raise
+        process.silent = 0
+        if response.status == 200:
+            return response
         async with _until(ends_at):
-            response = await (await self._connected(process)).post(_URL, data=question.body, headers=_HEADERS)
-            if response.status == 200:
-                return response
             body = await response.content.read(_MAX_ERROR_BYTES)
             response.close()
         if b"exceed_context_size" in body:

@@ -8,6 +8,7 @@ Invariants:
 2. Before every start the whole snapshot is checked again (a crash may come from a disk that goes bad); a lease keeps it from being collected.
 3. A process that dies is started again after 0.5, 1, 2, … seconds, a few times (``Restarts``); one that served for a minute counts as new. After that, or when the
    file itself is refused, callers get the reason at once; a health check tries again, at most once in ten seconds.
+4. A process that left a few requests in a row without a word until their deadlines is killed: its threads may be in a template or a grammar that never ends.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Restarts:
         proven_seconds: a process that served for so long died of something new.
         again_seconds: between two tries that health checks cause after giving up.
         command: another program than the worker; for tests.
+        silent_requests: left without a word, in a row, until it is killed.
+        silent_seconds: a deadline that was shorter says nothing (routes give a model two seconds).
     """
 
     tries: int = 4
@@ -49,6 +52,8 @@ class Restarts:
     proven_seconds: float = 60.0
     again_seconds: float = 10.0
     command: tuple[str, ...] = ()
+    silent_requests: int = 3
+    silent_seconds: float = 30.0
 
 
 class LlamaEngine:
@@ -91,6 +96,15 @@ class LlamaEngine:
         """The process if it serves now; never waits."""
         done = self._serving.done() and not self._serving.cancelled() and self._serving.exception() is None
         return self._serving.result() if done else None
+
+    def left_waiting(self, process: LlamaProcess, seconds: float) -> None:
+        """A request waited ``seconds`` for the first word of ``process``, and its time was up."""
+        if seconds < self._restarts.silent_seconds:
+            return
+        process.silent += 1
+        if process.silent >= self._restarts.silent_requests:
+            log.warning("llama_process_silent", model=self._spec.alias, requests=process.silent)
+            process.kill()
 
     def try_again(self) -> None:
         """After giving up: load once more, unless that was done a moment ago."""

@@ -49,7 +49,7 @@ class LlamaLostError(Exception):
 
 
 class LlamaProcess:
-    """A child that serves on ``socket`` until :attr:`gone` is set."""
+    """A child that serves on ``socket`` until :attr:`gone` is set. ``silent``: requests in a row whose time was up before it said a word (its user counts)."""
 
     def __init__(self, process: asyncio.subprocess.Process, folder: SocketFolder) -> None:
         self._process = process
@@ -59,6 +59,7 @@ class LlamaProcess:
         self._burying = asyncio.create_task(self._bury())
         self.gone = asyncio.Event()
         self.reason = ""
+        self.silent = 0
 
     @classmethod
     async def start(cls, plan: LlamaPlan, alias: str, command: Sequence[str] = ()) -> LlamaProcess:
