@@ -39,11 +39,11 @@ from typing import Final
 from prometheus_client import Counter
 
 from appliance.contracts.retrieval.v1.api import SearchResult
-from appliance.contracts.router.v1.api import ChatEvent, CitationEvent, DoneEvent, TokenEvent
+from appliance.contracts.router.v1.api import ChatEvent, ChatTurn, CitationEvent, DoneEvent, TokenEvent
 from appliance.kit.cache import MAX_TAGS, CacheStore, MemoryCacheStore
 from appliance.kit.cache_settings import CacheSettings
 from services.router.answer_flights import Flights
-from services.router.answer_key import Asked, library_key, passages_key, question_digest, scope_digest
+from services.router.answer_key import Asked, is_repeatable, library_key, passages_key, question_digest, scope_digest
 from services.router.answer_record import decode_answer, encode_answer
 from services.router.semantic_cache import SemanticCache
 
@@ -90,6 +90,13 @@ class AnswerCache:
             raise
         finally:
             lookup.leave(hand_over=False)
+
+    def takes(self, turn: ChatTurn, *, deterministic: bool) -> bool:
+        """Whether answers to turns like this are kept at all; a turn that is not taken need not come here."""
+        taken = self.settings.answers and (self.settings.answer_sampled or is_repeatable(turn, deterministic=deterministic))
+        if not taken:
+            _COUNT["skipped"].inc()
+        return taken
 
     async def forget_space(self, space: str) -> None:
         """Take out what was answered from documents of ``space``: they changed, or the space is gone."""

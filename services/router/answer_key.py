@@ -58,9 +58,14 @@ class Asked:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether asking again would bring the same answer: greedy decoding, and one answer asked for."""
-        options = self.turn.options
-        return options.get("n", 1) in {1, None} and (self.deterministic or _is_zero(options.get("temperature")))
+        """See :func:`is_repeatable`."""
+        return is_repeatable(self.turn, deterministic=self.deterministic)
+
+
+def is_repeatable(turn: ChatTurn, *, deterministic: bool) -> bool:
+    """Whether asking again would bring the same answer: greedy decoding or a model that always says the same, and one answer asked for."""
+    options = turn.options
+    return options.get("n", 1) in {1, None} and (deterministic or _is_zero(options.get("temperature")))
 
 
 def scope_digest(asked: Asked) -> bytes:

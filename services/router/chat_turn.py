@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -40,6 +40,9 @@ from services.router.tool_loop import ToolStep, tool_loop
 _NOTHING_FOUND: Final = SearchResult((), "other", {})
 _PREFIX_CHARACTERS: Final = 200
 
+Way = Callable[[Plan, Principal, float], AsyncGenerator[ChatEvent, None]]
+"""How a planned turn is answered; the number is ``time.perf_counter()`` at its begin."""
+
 
 class ChatRouter:
     """Implements the ``Router`` contract. ``models`` may change between turns: a turn looks its model up once."""
@@ -52,45 +55,41 @@ class ChatRouter:
     async def chat(self, turn: ChatTurn, principal: Principal) -> AsyncGenerator[ChatEvent, None]:
         """See the contract."""
         with span("chat.turn") as current:
-            async with aclosing(self._turn(turn, principal, current)) as events:
-                async for event in events:
-                    if type(event) is DoneEvent and current.is_recording():
-                        current.set_attributes(
-                            {**names.of_answer(event.model, event.finish_reason), "appliance.cached": event.cached, "appliance.refused": event.refused}
-                        )
-                    yield event
+            started = time.perf_counter()
+            plan = await self._planning.plan(turn, principal)
+            if current.is_recording():
+                current.set_attributes(_facts(plan, principal))
+            for step in plan.steps:
+                yield step
+            _check_tools(plan)
+            if plan.unclear is not None:
+                text, options = clarifying_question(plan.unclear, detect_language(turn.messages[-1].content))
+                yield options
+                yield TokenEvent((text,))
+                yield _described(current, DoneEvent("stop", Usage(), plan.served.alias, agent=plan.agent.name))
+                return
+            with plan.served.hold():
+                async with aclosing(self._way(plan)(plan, principal, started)) as events:
+                    async for event in events:
+                        yield _described(current, event) if type(event) is DoneEvent else event
 
-    async def _turn(self, turn: ChatTurn, principal: Principal, current: Span) -> AsyncGenerator[ChatEvent, None]:
-        started = time.perf_counter()
-        plan = await self._planning.plan(turn, principal)
-        if current.is_recording():
-            current.set_attributes(_facts(plan, principal))
-        for step in plan.steps:
-            yield step
-        _check_tools(plan)
-        if plan.unclear is not None:
-            text, options = clarifying_question(plan.unclear, detect_language(turn.messages[-1].content))
-            yield options
-            yield TokenEvent((text,))
-            yield DoneEvent("stop", Usage(), plan.served.alias, agent=plan.agent.name)
-            return
-        with plan.served.hold():
-            way = self._quoted if self._must_quote(plan) else self._answered
-            async with aclosing(way(plan, principal, started)) as events:
-                async for event in events:
-                    yield event
+    def _way(self, plan: Plan) -> Way:
+        """By quotes, through the cache, or straight to the model: each layer of a stream costs every token."""
+        if self._must_quote(plan):
+            return self._quoted
+        cache, served = self._parts.cache, plan.served
+        if cache is None or not served.version or not cache.takes(plan.turn, deterministic=not served.capabilities.generates):
+            return self._worked_out
+        return self._answered if self._box_tools(plan) is None else self._worked_out
 
     def _must_quote(self, plan: Plan) -> bool:
         """An answer by schema from a model that writes nothing of its own."""
         return plan.turn.answer_schema is not None and not plan.served.capabilities.generates and self._parts.schema_guided is not None
 
     async def _answered(self, plan: Plan, principal: Principal, started: float) -> AsyncGenerator[ChatEvent, None]:
-        cache, tools = self._parts.cache, self._box_tools(plan)
-        if cache is None or tools is not None or not plan.served.version:
-            async with aclosing(self._worked_out(plan, principal, started, None)) as events:
-                async for event in events:
-                    yield event
-            return
+        """Answered before, or worked out and kept."""
+        cache = self._parts.cache
+        assert cache is not None
         asked = Asked(
             plan.turn, principal, plan.served.alias, plan.served.version, plan.agent.name, plan.agent.system_prompt,
             policy=self._parts.policy(), deterministic=not plan.served.capabilities.generates,
@@ -104,7 +103,7 @@ class ChatRouter:
             async for event in events:
                 yield event
 
-    async def _worked_out(self, plan: Plan, principal: Principal, started: float, lookup: Lookup | None) -> AsyncGenerator[ChatEvent, None]:
+    async def _worked_out(self, plan: Plan, principal: Principal, started: float, lookup: Lookup | None = None) -> AsyncGenerator[ChatEvent, None]:
         """Search, then the same answer as before to the same passages, or a new one."""
         found, grounded = _NOTHING_FOUND, self._wants_sources(plan, principal)
         if grounded:
@@ -208,6 +207,13 @@ class ChatRouter:
                     yield DoneEvent("stop", step.usage, plan.served.alias, agent=plan.agent.name)
                 else:
                     yield StepEvent(step.name, step.detail)
+
+
+def _described(current: Span, done: DoneEvent) -> DoneEvent:
+    """How the turn ended, on its span."""
+    if current.is_recording():
+        current.set_attributes({**names.of_answer(done.model, done.finish_reason), "appliance.cached": done.cached, "appliance.refused": done.refused})
+    return done
 
 
 def _request(plan: Plan, found: SearchResult, principal: Principal, *, grounded: bool) -> ChatRequest:

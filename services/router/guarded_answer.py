@@ -37,7 +37,7 @@ class GuardedAnswer:
         self._scope = scope
         self._secret_prompt = secret_prompt
         self._found: list[Finding] = []
-        self.text: OutputScreen = guard.output(replace(scope, markup=not is_data), secret_prompt)
+        self.text: OutputScreen = guard.output(GuardScope(scope.spaces, scope.agent, markup=not is_data), secret_prompt)
 
     @property
     def findings(self) -> Sequence[Finding]:

@@ -58,6 +58,8 @@ class AnswerScreen:
     @property
     def findings(self) -> Sequence[Finding]:
         """So far; what is only logged is known after :meth:`close`."""
+        if not self._counts and self._leak is None and not any(stage.found for stage in (self._sensitive, self._links) if stage is not None):
+            return ()
         counts = Counter(self._counts)
         if self._leak is not None and self._leak.leaks:
             counts["prompt_leak", "copy", self._leak_action] = 1
@@ -96,7 +98,9 @@ class AnswerScreen:
 
     def close(self) -> tuple[str, ...]:
         """See the contract."""
-        rest = "" if self._blocked else self._through(self._leak.close() if self._leak is not None else "", ended=True)
+        rest = ""
+        if not self._blocked and (self._leak is not None or any(stage.busy for stage in (self._sensitive, self._links) if stage is not None)):
+            rest = self._through(self._leak.close() if self._leak is not None else "", ended=True)
         self._look()
         return (rest,) if rest else ()
 
