@@ -1,9 +1,11 @@
 """How many token streams of twenty a second one box holds, over SSE and WebSocket, and what an idle socket costs; raw uvicorn beside it.
 
-    python -m bench.streams [--seconds 8] [--levels 500,1000,1500,2000,2500,3000] [--peers-dir DIR] [--json FILE]
+    python -m bench.streams [--seconds 20] [--arrivals 200] [--levels 500,1000,1500,2000,2500,3000] [--peers-dir DIR] [--json FILE]
 
 A level is held when every stream got 95 % of its tokens and the p99 of the lag (due in the model → read by the client) is below 50 ms; a ladder stops at the
-first level that is not. The clients run in a process of their own, on the same machine. ``bench_streams.py`` of the peers gives the raw figures.
+first level that is not. Callers come at ``--arrivals`` a second, and lag and CPU count from the moment when all are there: letting somebody in costs the box
+what sixty tokens cost. The clients run in a process of their own, on the same machine. ``bench_streams.py`` of the peers gives the raw figures (its callers
+come all at once, which costs a bare server little).
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class Level:
     lags: list[float] = field(default_factory=list)
     full: int = 0
     refused: list[bytes] = field(default_factory=list)
+    since: float = float("inf")
 
     def lag(self, share: float) -> float:
         self.lags.sort()
@@ -87,7 +90,9 @@ class Client(asyncio.Protocol):
             stop = data.find(b'z"', at + 3)
             if stop < 0:
                 break
-            self._level.lags.append(now - float(data[at + 3 : stop].decode().translate(BACK)))
+            due = float(data[at + 3 : stop].decode().translate(BACK))
+            if due >= self._level.since:
+                self._level.lags.append(now - due)
             self._seen += 1
             end = stop
             at = data.find(b'" q', stop)
@@ -123,7 +128,7 @@ def opening(kind: str, key: str) -> tuple[bytes, bytes]:
     return head.encode(), then
 
 
-async def connected(port: int, kind: str, key: str, count: int, level: Level, done: asyncio.Event) -> list[Client]:
+async def connected(port: int, kind: str, key: str, count: int, level: Level, done: asyncio.Event, arrivals: float) -> list[Client]:
     loop, left = asyncio.get_running_loop(), [count]
     clients: list[Client] = []
 
@@ -132,33 +137,35 @@ async def connected(port: int, kind: str, key: str, count: int, level: Level, do
         _, client = await loop.create_connection(lambda: Client(first, then, level, done, left), "127.0.0.1", port)
         clients.append(client)
 
-    for start in range(0, count, 100):
-        await asyncio.gather(*(one() for _ in range(min(100, count - start))))
-        await asyncio.sleep(0.02)
+    batch = max(1, int(arrivals / 20))
+    for start in range(0, count, batch):
+        await asyncio.gather(*(one() for _ in range(min(batch, count - start))), asyncio.sleep(batch / arrivals))
     return clients
 
 
-async def run_level(port: int, pid: int, kind: str, key: str, count: int, seconds: float) -> tuple[Level, float]:
-    """The level, and the box's CPU in µs per token."""
+async def run_level(port: int, pid: int, kind: str, key: str, count: int, seconds: float, arrivals: float) -> tuple[Level, float]:
+    """The level, and the box's CPU in µs per token while all streams run."""
     level, done = Level(count, int(RATE * seconds)), asyncio.Event()
-    before = cpu(pid)
-    clients = await connected(port, kind, key, count, level, done)
+    clients = await connected(port, kind, key, count, level, done, arrivals)
+    await asyncio.sleep(1)
+    level.since, before = time.monotonic(), cpu(pid)
+    await asyncio.sleep(max(2.0, seconds - count / arrivals - 3))  # the first stream has not ended yet
+    spent, heard = cpu(pid) - before, len(level.lags)
     with suppress(TimeoutError):
-        await asyncio.wait_for(done.wait(), seconds * 4)
-    spent = cpu(pid) - before
+        await asyncio.wait_for(done.wait(), seconds * 3)
     for client in clients:
         client.transport.close()
     await asyncio.sleep(1)
     if level.refused:
         print(f"{len(level.refused)} refused: {level.refused[0][:200]!r}", file=sys.stderr)
-    return level, spent / max(1, len(level.lags)) * 1e6
+    return level, spent / max(1, heard) * 1e6
 
 
 async def idle(port: int, pid: int, key: str) -> tuple[int, float]:
     """Sockets that are held, and KB of the box for each."""
     level, done = Level(_IDLE, 1), asyncio.Event()
     before = psutil.Process(pid).memory_info().rss
-    clients = await connected(port, "idle", key, _IDLE, level, done)
+    clients = await connected(port, "idle", key, _IDLE, level, done, 2000)
     await asyncio.sleep(5)
     grown = psutil.Process(pid).memory_info().rss - before
     up = sum(client.up and not client.transport.is_closing() for client in clients)
@@ -173,12 +180,12 @@ def cpu(pid: int) -> float:
     return times.user + times.system
 
 
-async def measure(port: int, pid: int, key: str, levels: list[int], seconds: float) -> list[Row]:
+async def measure(port: int, pid: int, key: str, levels: list[int], seconds: float, arrivals: float) -> list[Row]:
     rows = []
     for kind, target in (("sse", 2000), ("ws", 1500)):
         best = 0
         for count in levels:
-            level, per_token = await run_level(port, pid, kind, key, count, seconds)
+            level, per_token = await run_level(port, pid, kind, key, count, seconds, arrivals)
             print(f"{kind} {count}: held={level.held} full={level.full} lag p50 {level.lag(0.5) * 1e3:.1f} p99 {level.lag(0.99) * 1e3:.1f} ms, {per_token:.1f} µs CPU/token", file=sys.stderr)
             if not level.held:
                 break
@@ -211,7 +218,8 @@ def raw(script: Path, seconds: float) -> list[Row]:
 
 def main() -> int:
     parser = arguments(__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each stream")
+    parser.add_argument("--arrivals", type=float, default=200.0, help="callers a second")
     parser.add_argument("--levels", default="500,1000,1500,2000,2500,3000")
     parser.add_argument("--peers-dir", type=Path, default=ROOT.parent / "shared" / "peers")
     parser.add_argument("--no-raw", action="store_true", help="without the raw figures")
@@ -223,16 +231,16 @@ def main() -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        rows = _with_box(home, port, [int(level) for level in options.levels.split(",")], options.seconds)
+        rows = _with_box(home, port, [int(level) for level in options.levels.split(",")], options.seconds, options.arrivals)
         if not options.no_raw:
-            rows += raw(options.peers_dir / "bench_streams.py", options.seconds)
+            rows += raw(options.peers_dir / "bench_streams.py", 8.0)
     finally:
         shutil.rmtree(home, ignore_errors=True)
     report(rows, options.json)
     return 0
 
 
-def _with_box(home: Path, port: int, levels: list[int], seconds: float) -> list[Row]:
+def _with_box(home: Path, port: int, levels: list[int], seconds: float, arrivals: float) -> list[Row]:
     limits = {
         "APPLIANCE_HOME": str(home), "APPLIANCE_GATEWAY_MAX_CHATS_AT_ONCE": "20000", "APPLIANCE_GATEWAY_MAX_CHATS_PER_PRINCIPAL": "20000",
         "APPLIANCE_GATEWAY_MAX_WEBSOCKETS": "20000", "APPLIANCE_GATEWAY_CHAT_RATE_FACTOR": "100000",
@@ -246,7 +254,7 @@ def _with_box(home: Path, port: int, levels: list[int], seconds: float) -> list[
                     break
             time.sleep(0.2)
         key = (home / "admin.key").read_text().strip()
-        return uvloop.run(measure(port, process.pid, key, levels, seconds))
+        return uvloop.run(measure(port, process.pid, key, levels, seconds, arrivals))
     finally:
         process.terminate()
         try:
