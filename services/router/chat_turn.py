@@ -166,8 +166,8 @@ class ChatRouter:
         return tool_loop(stream, request, toolbox, context, screen, replace(self._parts.loop, rounds=min(self._parts.loop.rounds, plan.agent.max_rounds)))
 
     def _wants_sources(self, plan: Plan, principal: Principal) -> bool:
-        """Whether to search: unless the caller said no, or there is nothing to find and the model can do without."""
-        if plan.turn.spaces == ():
+        """Whether to search before the model is asked: unless the caller or the agent said no, or there is nothing to find and the model can do without."""
+        if plan.turn.spaces == () or not plan.agent.retrieval:
             return plan.served.grounded_only
         return plan.served.grounded_only or self._retrieval.has_documents(principal.readable(plan.turn.spaces))
 

@@ -139,8 +139,6 @@ def _as_agent(turn: ChatTurn, agent: Agent, principal: Principal) -> ChatTurn:
     if agent.spaces is not None:
         asked = principal.readable(turn.spaces)
         turn = replace(turn, spaces=tuple(space for space in agent.spaces if space in asked))
-    if not agent.retrieval:
-        turn = replace(turn, spaces=())
     return replace(turn, model=agent.model) if agent.model and turn.model == "default" else turn
 
 

@@ -11,6 +11,7 @@ from appliance.contracts.llm.v1.api import AnswerSchema, Capabilities, ChatReque
 from appliance.contracts.router.v1.agents import Agent
 from appliance.contracts.router.v1.api import CitationEvent, DoneEvent, ToolCallsEvent
 from appliance.contracts.router.v1.routing import Decision, Route
+from appliance.contracts.tools.v1.api import ToolContext, ToolOutcome
 from appliance.kit.cache import MemoryCacheStore
 from appliance.kit.cache_settings import CacheSettings
 from appliance.kit.errors import ApplianceError
@@ -95,6 +96,42 @@ async def test_the_agent_of_a_route_brings_its_prompt_and_does_not_search_when_i
     assert last_request(model).messages[0].content == "You are a clerk."
     assert shelf.asked == []
     assert events[-1].agent == "clerk"
+
+
+async def test_an_agent_that_does_not_search_first_still_lets_its_tools_look_where_the_caller_may() -> None:
+    class Crew:
+        def get(self, name: str) -> Agent | None:
+            return Agent("clerk", tools=("look",), retrieval=False) if name == "clerk" else None
+
+        def all(self):
+            return ()
+
+    class Tools:
+        def __init__(self) -> None:
+            self.spaces: list[tuple[str, ...] | None] = []
+
+        def offered(self, context: ToolContext):
+            return (ToolSpec("look"),)
+
+        async def run(self, calls, context: ToolContext):
+            self.spaces.append(context.spaces)
+            return tuple(ToolOutcome(call, "found") for call in calls)
+
+    class LooksOnce(ScriptedChatModel):
+        async def stream(self, request: ChatRequest):
+            if request.messages[-1].role == "tool":
+                yield Tokens(("done",))
+                yield Finish("stop", Usage(1, 1))
+            else:
+                yield ToolCalls((ToolCall("c1", "look", "{}"),))
+                yield Finish("tool_calls", Usage(1, 1))
+
+    tools, shelf = Tools(), Shelf(passage(1, "text"))
+    box = router(LooksOnce(capabilities=Capabilities(tools=True)), shelf, Parts(agents=Crew(), toolbox=tools))
+    for asked in (None, ("legal",)):
+        assert text_of(await answered(box, "Look it up", agent="clerk", spaces=asked)) == "done"
+    assert tools.spaces == [None, ("legal",)]
+    assert shelf.asked == []
 
 
 async def test_an_answer_by_schema_is_repaired_until_it_fits() -> None:
