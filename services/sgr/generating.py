@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -16,6 +17,7 @@ import msgspec
 
 from appliance.contracts.llm.v1.api import AnswerSchema, ChatModel, ChatRequest, Message, Usage
 from appliance.contracts.sgr.v1.api import FormatStep
+from appliance.kit.errors import ApplianceError
 from appliance.language.source_marks import Marks
 from appliance.schema.annotations import without_annotations
 from appliance.schema.answers import AnswerPlan, Outcome, attempt, plan_of, planned, unsatisfied
@@ -34,11 +36,29 @@ _DRAFT: Final = {
 async def generate(
     model: ChatModel, order: Order, rounds: int, seconds: float, validation: Validation
 ) -> AsyncGenerator[FormatStep | Draft, None]:
-    """Steps, then the draft.
+    """Steps, then the draft. Sources that do not fit the model's context go from the end, as in a chat, and the model is asked again.
 
     Raises:
         ApplianceError: as ``SchemaGuided.format``.
     """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            async with aclosing(_generated(model, order, rounds, deadline, validation)) as steps:
+                async for step in steps:
+                    yield step
+        except ApplianceError as error:
+            if error.code != "context_length_exceeded" or len(order.passages) < 2:
+                raise
+            order = replace(order, passages=order.passages[: len(order.passages) // 2])
+            yield FormatStep("fit", {"passages": len(order.passages)})
+        else:
+            return
+
+
+async def _generated(
+    model: ChatModel, order: Order, rounds: int, deadline: float, validation: Validation
+) -> AsyncGenerator[FormatStep | Draft, None]:
     schema = without_annotations(order.admitted.schema) if isinstance(order.admitted.schema, dict) else order.admitted.schema
     plan = await GATE.run(lambda: plan_of(schema, model.capabilities))
     if order.grounded or order.request.draft:
@@ -46,7 +66,7 @@ async def generate(
     yield FormatStep(
         "generate", {"enforced_by": "grammar" if plan.grammar is not None and not plan.unenforced else "repair", "unenforced": list(plan.unenforced)}
     )
-    base = planned(_asked(order, time.monotonic() + seconds), plan)
+    base = planned(_asked(order, deadline), plan)
     asked, usage = base, Usage()
     violations: tuple[Violation, ...] = ()
     for number in range(1, rounds + 1):

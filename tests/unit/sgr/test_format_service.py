@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 
-from appliance.contracts.llm.v1.api import Capabilities
+from appliance.contracts.llm.v1.api import Capabilities, ChatRequest, ModelEvent
 from appliance.contracts.sgr.v1.api import FormatRequest
 from appliance.kit.errors import ApplianceError
 from services.sgr.ports import Template
@@ -62,6 +63,25 @@ def test_a_mark_whose_removal_breaks_the_schema_is_repaired() -> None:
     result, _ = made(service(model, SOURCES), request(schema=schema))
     assert result.data == {"s": "yes [1]"}
     assert "numbered 1 to 2" in model.requests[1].messages[-1].content
+
+
+class Small(Speaker):
+    """One source is all that its context holds."""
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ModelEvent, None]:
+        if len(request.passages) > 1:
+            self.requests.append(request)
+            raise ApplianceError("context_length_exceeded", "too long")
+        async for event in super().stream(request):
+            yield event
+
+
+def test_sources_that_do_not_fit_are_left_out_from_the_end_and_cannot_be_cited() -> None:
+    model = Small('{"subject":"Payment [1], other [2]","days":30}')
+    result, steps = made(service(model, SOURCES), request())
+    assert [len(one.passages) for one in model.requests] == [2, 1]
+    assert [step.detail for step in steps if step.name == "fit"] == [{"passages": 1}]
+    assert [item.number for item in result.citations] == [1]
 
 
 @pytest.mark.parametrize("garbage", ["", "I cannot", "[" * 50_000, "x" * 10_000_000])

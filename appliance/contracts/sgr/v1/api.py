@@ -64,7 +64,7 @@ class Artefact:
 
 @dataclass(frozen=True, slots=True)
 class FormatStep:
-    """Progress, for people: ``search``, ``generate``, ``validate``, ``repair``, ``render``."""
+    """Progress, for people: ``search``, ``fit`` (sources left, the model's context being small), ``generate``, ``validate``, ``repair``, ``render``."""
 
     name: str
     detail: Mapping[str, object]
